@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+#include "base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <syslog.h>
+
+static gboolean log_verbose;
+static gboolean log_to_syslog;
+
+static int log_priority(GLogLevelFlags level)
+{
+	if (level & (G_LOG_LEVEL_ERROR | G_LOG_LEVEL_CRITICAL))
+		return LOG_ERR;
+	if (level & G_LOG_LEVEL_WARNING)
+		return LOG_WARNING;
+	return level & G_LOG_LEVEL_DEBUG ? LOG_DEBUG : LOG_INFO;
+}
+
+static const char *log_prefix(int priority)
+{
+	return priority == LOG_ERR ? "error: " : priority == LOG_WARNING ? "warning: " : "";
+}
+
+static GLogWriterOutput log_writer(GLogLevelFlags level, const GLogField *fields, gsize count,
+				   gpointer data)
+{
+	int priority = log_priority(level);
+
+	(void)data;
+	if (priority == LOG_DEBUG && !log_verbose)
+		return G_LOG_WRITER_HANDLED;
+	for (gsize i = 0; i < count; i++) {
+		if (strcmp(fields[i].key, "MESSAGE") != 0)
+			continue;
+		if (log_to_syslog)
+			syslog(priority, "%s", (const char *)fields[i].value);
+		else
+			fprintf(stderr, "cachetd: %s%s\n", log_prefix(priority),
+				(const char *)fields[i].value);
+	}
+	return G_LOG_WRITER_HANDLED;
+}
+
+void log_setup(gboolean verbose)
+{
+	log_verbose = verbose;
+	g_log_set_writer_func(log_writer, NULL, NULL);
+}
+
+void log_use_syslog(void)
+{
+	openlog("cachetd", LOG_PID, LOG_DAEMON);
+	log_to_syslog = TRUE;
+}
