@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A memfd: the only room that makes one. Made when first needed, so that an empty file costs no
+ * descriptor.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+/**
+ * struct memory - memory of one file
+ * @fd: read-write descriptor, -1 before memory_require()
+ * @fd_readonly: read-only reopen, made when first needed: its mappings do not count as writable
+ */
+struct memory {
+	atomic_int fd;
+	atomic_int fd_readonly;
+};
+
+/**
+ * memory_init() - no memory yet
+ */
+void memory_init(struct memory *memory);
+
+/**
+ * memory_destroy() - close the descriptors; pages live on while somebody maps or pins them
+ */
+void memory_destroy(struct memory *memory);
+
+/**
+ * memory_require() - the read-write descriptor; makes the memfd at the first call
+ * Context: may sleep; thread-safe.
+ * Return: a descriptor that stays the memory's own, -ENOMEM, -EMFILE, -ENFILE.
+ */
+int memory_require(struct memory *memory);
+
+/**
+ * memory_require_readonly() - a read-only descriptor of the same memory
+ * Context: may sleep; thread-safe.
+ * Return: a descriptor that stays the memory's own, or as memory_require().
+ */
+int memory_require_readonly(struct memory *memory);
+
+/**
+ * memory_map() - map a window
+ * @offset: bytes, page-aligned
+ * @length: bytes
+ * @writable: through the read-write descriptor; else through the read-only one
+ * @window: out: returns a reference to the mapping, for memory_unmap()
+ * Return: 0, -ENOMEM, -EPERM (sealed), -EMFILE.
+ */
+int memory_map(struct memory *memory, uint64_t offset, size_t length, bool writable, void **window);
+
+/**
+ * memory_unmap() - the end of memory_map()
+ * @window: takes
+ */
+void memory_unmap(void *window, size_t length);
+
+/**
+ * memory_stat() - fstat() of the memfd; zeroes when there is none yet
+ */
+void memory_stat(struct memory *memory, struct stat *st);
+
+/**
+ * memory_resize() - set the size
+ * @size: bytes
+ * Return: 0, -EPERM (sealed), -EFBIG, -ENOMEM.
+ */
+int memory_resize(struct memory *memory, uint64_t size);
+
+/**
+ * memory_allocate() - allocate the holes of a range; does not change the size
+ * Return: 0, -ENOSPC, -ENOMEM.
+ */
+int memory_allocate(struct memory *memory, uint64_t offset, uint64_t length);
+
+/**
+ * memory_punch() - make a range a hole; partial pages are zeroed
+ * Return: 0, -EPERM (sealed), -ENOMEM.
+ */
+int memory_punch(struct memory *memory, uint64_t offset, uint64_t length);
+
+/**
+ * memory_seek() - SEEK_DATA or SEEK_HOLE
+ * Return: bytes, -ENXIO, -EINVAL.
+ */
+int64_t memory_seek(struct memory *memory, uint64_t offset, int whence);
+
+/**
+ * memory_add_seals() - F_ADD_SEALS
+ * Context: sleeps for about 165 ms when pages have references that nobody explains.
+ * Return: 0, -EBUSY, -EPERM, -ENOMEM, -EMFILE.
+ */
+int memory_add_seals(struct memory *memory, unsigned seals);
+
+/**
+ * memory_seals() - F_GET_SEALS less those that every memfd of ours is born with
+ */
+unsigned memory_seals(struct memory *memory);
+
+/**
+ * memory_collapse() - make a range huge
+ * @offset: bytes, a multiple of 2 MiB
+ * @length: bytes, a multiple of 2 MiB
+ * Context: sleeps.
+ * Return: 0; -EINVAL (kernel cannot), -EAGAIN, -EBUSY, -ENOMEM (this range not, now).
+ */
+int memory_collapse(struct memory *memory, uint64_t offset, uint64_t length);
