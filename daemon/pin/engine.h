@@ -27,6 +27,15 @@ struct pin_slots;
 struct pin_engine *pin_engine_new(int *error);
 
 /**
+ * pin_engine_new_sized() - pin_engine_new() with a table of chosen size
+ * @slots: at least 1, at most PIN_SLOTS_MAX
+ * @error: out: as pin_engine_new()
+ * Context: as pin_engine_new().
+ * Return: returns a reference to the engine, or NULL.
+ */
+struct pin_engine *pin_engine_new_sized(unsigned slots, int *error);
+
+/**
  * pin_engine_free() - end of pin_engine_new()
  * @engine: takes; may be NULL
  *
