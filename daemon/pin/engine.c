@@ -328,34 +328,13 @@ static void engine_return_slots(struct pin_engine *engine, struct pin_slots *slo
 	pthread_cond_broadcast(&engine->changed);
 }
 
-/* Waits for the end of a failed registration. */
-struct engine_undo {
-	struct pin_engine *engine;
-	bool done;
-};
-
-static void engine_undone(void *data)
-{
-	struct engine_undo *undo = data;
-
-	scoped_mutex(&undo->engine->lock);
-	undo->done = true;
-	pthread_cond_broadcast(&undo->engine->changed);
-}
-
 static void engine_undo(struct pin_engine *engine, struct pin_slots *slots, unsigned nr_registered)
 {
-	struct engine_undo undo = { .engine = engine };
-
 	engine_return_slots(engine, slots, nr_registered);
-	if (!nr_registered) {
+	if (nr_registered)
+		pin_engine_release_wait(engine, slots);
+	else
 		mem_free(slots);
-		return;
-	}
-	pin_engine_release(engine, slots, engine_undone, &undo);
-	scoped_mutex(&engine->lock);
-	while (!undo.done)
-		pthread_cond_wait(&engine->changed, &engine->lock);
 }
 
 int pin_engine_register(struct pin_engine *engine, struct memory *memory, uint64_t offset,
@@ -417,4 +396,28 @@ void pin_engine_release(struct pin_engine *engine, struct pin_slots *slots, void
 	scoped_mutex(&engine->clearing);
 	for (unsigned i = 0; i < nr; i++)
 		engine_clear_slot(engine, slots->slot[i]);
+}
+
+struct engine_wait {
+	struct pin_engine *engine;
+	bool done;
+};
+
+static void engine_wait_over(void *data)
+{
+	struct engine_wait *wait = data;
+
+	scoped_mutex(&wait->engine->lock);
+	wait->done = true;
+	pthread_cond_broadcast(&wait->engine->changed);
+}
+
+void pin_engine_release_wait(struct pin_engine *engine, struct pin_slots *slots)
+{
+	struct engine_wait wait = { .engine = engine };
+
+	pin_engine_release(engine, slots, engine_wait_over, &wait);
+	scoped_mutex(&engine->lock);
+	while (!wait.done)
+		pthread_cond_wait(&engine->changed, &engine->lock);
 }

@@ -89,3 +89,11 @@ int pin_engine_register(struct pin_engine *engine, struct memory *memory, uint64
  */
 void pin_engine_release(struct pin_engine *engine, struct pin_slots *slots, void (*done)(void *data),
 			void *data);
+
+/**
+ * pin_engine_release_wait() - let go of a range and wait until the kernel has
+ * @engine: borrows
+ * @slots: takes
+ * Context: sleeps; not from a done() callback. Does not allocate and cannot fail.
+ */
+void pin_engine_release_wait(struct pin_engine *engine, struct pin_slots *slots);
