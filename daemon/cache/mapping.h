@@ -30,6 +30,9 @@
  * @size:      bytes; stale when @shared, ask mapping_size()
  * @seals:     F_SEAL_*; changed under @invalidate held exclusively, read at any time
  * @writable:  how many may write behind our back; negative: that many deny it
+ * @nr_pages:  pages in @folios
+ * @nr_huge:   those of them whose memory is known to be huge
+ * @pin_lock:  for @pin_gone, which is signalled when a folio stops to be pinned or is cut off
  */
 struct mapping {
 	struct memory memory;
@@ -41,8 +44,12 @@ struct mapping {
 	atomic_uint seals;
 	atomic_int writable;
 	atomic_uint_least64_t nr_pages;
-	atomic_uint_least64_t nr_huge;	/* pages in folios of 2 MiB or more */
+	atomic_uint_least64_t nr_huge;
+	pthread_mutex_t pin_lock;
+	pthread_cond_t pin_gone;
 };
+
+#define MAPPING_SIZE_MAX ((uint64_t)INT64_MAX)
 
 /**
  * mapping_init() - an empty file
@@ -59,6 +66,16 @@ int mapping_init(struct mapping *mapping, struct reservation *budget, bool share
  * Context: may sleep.
  */
 void mapping_destroy(struct mapping *mapping);
+
+/**
+ * mapping_get_folio() - the folio at a page of the file
+ * @index: page
+ * @who: names the reference
+ * Context: any; lock-free. What the folio says may be outdated at once: who must know takes the
+ * invalidate lock.
+ * Return: returns a reference, for folio_put(), or NULL when there is a hole.
+ */
+struct folio *mapping_get_folio(struct mapping *mapping, uint64_t index, const char *who);
 
 /**
  * mapping_fd() - a read-write descriptor of the memory, which is made if need be
@@ -115,7 +132,7 @@ struct mapping_write {
 	/* private */
 	bool exclusive;
 	uint64_t old_size;
-	uint64_t first, last; /* pages that this write added, for undoing */
+	struct folio *folio; /* the only folio of the range, if it was there; stays while the lock is held */
 };
 
 /**
@@ -124,10 +141,13 @@ struct mapping_write {
  * @append: the offset is the end of the file instead
  *
  * Holds the invalidate lock, shared for a write inside the file, until mapping_write_end(), which
- * must follow when this returned 0.
- * Context: may sleep. A write at least as long as a large folio makes large folios.
+ * must follow in the same thread when this returned 0. Between the two the thread starts nothing
+ * else that takes the lock of any mapping.
+ *
+ * Large writes make large folios: of the largest order, up to 2 MiB, that fits and is aligned.
+ * Context: may sleep.
  * Return: 0; -EPERM (WRITE, FUTURE_WRITE, or GROW with nothing before the end); -EFBIG; -ENOSPC;
- * -ENOMEM; file, size and accounting are unchanged then.
+ * -ENOMEM; -EMFILE, -ENFILE; file, size and accounting are unchanged then.
  */
 int mapping_write_begin(struct mapping *mapping, struct mapping_write *write, uint64_t offset,
 			size_t length, bool append);
@@ -149,6 +169,10 @@ ssize_t mapping_write(struct mapping *mapping, const void *buffer, size_t length
 
 /**
  * mapping_truncate() - set the size
+ *
+ * A pinned folio that is cut off lives on for its pins. A large pinned folio that the new end divides
+ * stays whole, and counted.
+ * Context: may sleep.
  * Return: 0; -EPERM (SHRINK, GROW); -EFBIG; -ENOMEM. Nothing changed on error.
  */
 int mapping_truncate(struct mapping *mapping, uint64_t size);
@@ -163,30 +187,41 @@ int mapping_allocate(struct mapping *mapping, uint64_t offset, uint64_t length, 
 
 /**
  * mapping_punch() - make a range a hole
- * Return: 0; -EPERM (WRITE, FUTURE_WRITE).
+ *
+ * Pages that lie partly in the range are zeroed there. Pinned folios: as for mapping_truncate().
+ * Context: may sleep.
+ * Return: 0; -EPERM (WRITE, FUTURE_WRITE); -ENOMEM. Nothing changed on error.
  */
 int mapping_punch(struct mapping *mapping, uint64_t offset, uint64_t length);
 
 /**
  * mapping_zero() - make a range zeroes that are allocated
+ *
+ * Pages that exist are overwritten where they are, so pins stay with them.
+ * Context: may sleep.
  * Return: 0; -EPERM (WRITE, FUTURE_WRITE, GROW); -ENOSPC; -EFBIG; -ENOMEM.
  */
 int mapping_zero(struct mapping *mapping, uint64_t offset, uint64_t length, bool keep_size);
 
 /**
  * mapping_populate() - allocate the holes of a range inside the file; seals do not matter
+ * Context: sleeps; takes the invalidate lock for a part of the range at a time.
  * Return: 0, -ENOSPC, -ENOMEM; some holes may have been filled on error.
  */
 int mapping_populate(struct mapping *mapping, uint64_t offset, uint64_t length);
 
 /**
  * mapping_seek() - SEEK_DATA or SEEK_HOLE
+ *
+ * Pages that were allocated and never written are holes, as on tmpfs.
+ * Context: any.
  * Return: offset in bytes, -ENXIO, -EINVAL.
  */
 int64_t mapping_seek(struct mapping *mapping, uint64_t offset, int whence);
 
 /**
  * mapping_copy_range() - copy_file_range between two mappings, or within one
+ * Context: sleeps; takes the invalidate lock of @to for a part of the range at a time.
  * Return: bytes copied, less than @length at the end of the source; as mapping_write() otherwise;
  * -EINVAL when the ranges overlap in one file.
  */
@@ -197,7 +232,10 @@ ssize_t mapping_copy_range(struct mapping *from, uint64_t from_offset, struct ma
  * mapping_sync_from_memory() - learn of pages that clients made or dropped by themselves
  * @offset: bytes
  * @length: bytes
- * Context: may sleep.
+ *
+ * Does nothing unless the mapping is shared: nobody else makes pages then. Pages that were allocated
+ * by us and never written stay known.
+ * Context: may sleep; takes the invalidate lock.
  * Return: 0, -ENOMEM.
  */
 int mapping_sync_from_memory(struct mapping *mapping, uint64_t offset, uint64_t length);
@@ -234,10 +272,11 @@ void mapping_allow_writable(struct mapping *mapping);
  * mapping_add_seals() - ask the memory for seals, and refuse accordingly from then on
  * @seals: F_SEAL_*; EXEC stays with the caller
  *
- * The caller has denied writers when WRITE is among the seals. All or nothing.
+ * When this returns 0 no write is under way that could still change what is sealed. The caller has denied writers when WRITE is among the seals. All or nothing.
  * Context: may sleep for about 165 ms when pages have references that nobody explains; no lock is
  * held meanwhile.
- * Return: 0; -EBUSY; -EMFILE, -ENOMEM (memory could not be made).
+ * Return: 0; -EBUSY; -EPERM (sealed against more seals); -EINVAL (EXEC, or no seal at all that is
+ * known); -EMFILE, -ENOMEM (memory could not be made).
  */
 int mapping_add_seals(struct mapping *mapping, unsigned seals);
 
@@ -262,7 +301,7 @@ int mapping_wait_for_pins(struct mapping *mapping, int64_t deadline_ms);
  * @offset: bytes
  * @length: bytes; parts of 2 MiB ranges at its ends are left alone
  * @failed: out: ranges that were given up (pinned, in use, holes); may be NULL
- * Context: sleeps, takes long.
- * Return: ranges that are huge now, or a negative errno.
+ * Context: sleeps, takes long; takes the invalidate lock for one range at a time.
+ * Return: ranges that are huge now; -EPERM (not write-sealed); -EINVAL (the kernel cannot).
  */
 long mapping_collapse_range(struct mapping *mapping, uint64_t offset, uint64_t length, long *failed);

@@ -28,6 +28,14 @@ void reservation_init(struct reservation *budget, uint64_t limit);
 int reservation_take(struct reservation *budget, uint64_t pages);
 
 /**
+ * reservation_take_some() - use as many pages of the budget as there are
+ * @pages: how many would be liked
+ * Context: any; lock-free.
+ * Return: pages taken, from 0 to @pages.
+ */
+uint64_t reservation_take_some(struct reservation *budget, uint64_t pages);
+
+/**
  * reservation_force() - use pages that exist already, beyond the limit if it must be
  * @pages: how many
  * Context: any; lock-free.

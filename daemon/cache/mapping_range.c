@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Operations that change which pages a file has: truncate, allocate, punch, zero, populate.
+ *
+ * All of them hold the invalidate lock exclusively, first do what can fail (split large folios at the
+ * ends of the range, charge the budget, allocate), then what cannot.
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "cache/mapping_internal.h"
+
+#define POPULATE_PAGES (UINT64_C(64) << (20 - PAGE_SHIFT)) /* at one time */
+
+static bool mapping_is_sealed(struct mapping *mapping, unsigned seals)
+{
+	return atomic_load(&mapping->seals) & seals;
+}
+
+int mapping_truncate(struct mapping *mapping, uint64_t size)
+{
+	uint64_t old_size;
+	int rc;
+
+	if (size > MAPPING_SIZE_MAX)
+		return -EFBIG;
+	scoped_write(&mapping->invalidate);
+	old_size = mapping_size(mapping);
+	if (size == old_size)
+		return 0;
+	if (mapping_is_sealed(mapping, size < old_size ? F_SEAL_SHRINK : F_SEAL_GROW))
+		return -EPERM;
+	if (size < old_size) {
+		rc = mapping_split_at(mapping, page_after(size));
+		if (rc < 0)
+			return rc;
+	}
+	rc = memory_resize(&mapping->memory, size);
+	if (rc < 0)
+		return rc;
+	atomic_store_explicit(&mapping->size, size, memory_order_release);
+	if (size < old_size)
+		mapping_erase_folios(mapping, page_after(size), UINT64_MAX);
+	return 0;
+}
+
+int mapping_fill(struct mapping *mapping, uint64_t first, uint64_t last)
+{
+	uint64_t pages = last - first + 1, end;
+	int rc = 0;
+
+	/* Before so many folios are made. */
+	if (pages > page_of(memory_plausible_bytes()))
+		return -ENOSPC;
+	if (!mapping->shared)
+		rc = mapping_add_folios(mapping, first, last, CHARGE_ALL, &end);
+	if (rc == 0)
+		rc = memory_allocate(&mapping->memory, first << PAGE_SHIFT, pages << PAGE_SHIFT);
+	if (rc == 0 && mapping->shared)
+		rc = mapping_add_folios(mapping, first, last, CHARGE_FORCE, &end);
+	if (rc < 0) {
+		mapping_prune(mapping, first, last);
+		return rc;
+	}
+	mapping_set_flag(mapping, first, last, FOLIO_ALLOCATED);
+	return 0;
+}
+
+int mapping_allocate(struct mapping *mapping, uint64_t offset, uint64_t length, bool keep_size)
+{
+	uint64_t size;
+	int rc;
+
+	if (length == 0)
+		return -EINVAL;
+	if (offset > MAPPING_SIZE_MAX || length > MAPPING_SIZE_MAX - offset)
+		return -EFBIG;
+	scoped_write(&mapping->invalidate);
+	size = mapping_size(mapping);
+	if (offset + length > size && mapping_is_sealed(mapping, F_SEAL_GROW))
+		return -EPERM;
+	rc = mapping_fill(mapping, page_of(offset), page_of(offset + length - 1));
+	if (rc < 0 || keep_size || offset + length <= size)
+		return rc;
+	rc = memory_resize(&mapping->memory, offset + length);
+	if (rc < 0)
+		return rc;
+	atomic_store_explicit(&mapping->size, offset + length, memory_order_release);
+	return 0;
+}
+
+int mapping_punch(struct mapping *mapping, uint64_t offset, uint64_t length)
+{
+	uint64_t first, end;
+	int rc;
+
+	if (!range_clamp(offset, &length))
+		return 0;
+	first = page_after(offset);
+	end = page_of(offset + length);
+	scoped_write(&mapping->invalidate);
+	if (mapping_is_sealed(mapping, SEALS_WRITE))
+		return -EPERM;
+	if (first < end) {
+		rc = mapping_split_at(mapping, first);
+		if (rc == 0)
+			rc = mapping_split_at(mapping, end);
+		if (rc < 0)
+			return rc;
+	}
+	rc = memory_punch(&mapping->memory, offset, length);
+	if (rc < 0)
+		return rc;
+	if (first < end)
+		mapping_erase_folios(mapping, first, end - 1);
+	return 0;
+}
+
+/* Overwrite what is data in a range of the memory. */
+static int mapping_zero_data(struct mapping *mapping, uint64_t offset, uint64_t end)
+{
+	static const char zeroes[256 << 10];
+	int fd = mapping_fd(mapping);
+
+	while (offset < end) {
+		int64_t data = memory_seek(&mapping->memory, offset, SEEK_DATA);
+		int64_t hole;
+		size_t length;
+		ssize_t n;
+
+		if (data < 0 || (uint64_t)data >= end)
+			break;
+		hole = memory_seek(&mapping->memory, (uint64_t)data, SEEK_HOLE);
+		if (hole <= data)
+			break;
+		length = ((uint64_t)hole < end ? (uint64_t)hole : end) - (uint64_t)data;
+		n = pwrite(fd, zeroes, length < sizeof(zeroes) ? length : sizeof(zeroes), data);
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		offset = (uint64_t)data + (n > 0 ? (size_t)n : 0);
+	}
+	return 0;
+}
+
+int mapping_zero(struct mapping *mapping, uint64_t offset, uint64_t length, bool keep_size)
+{
+	uint64_t size, end;
+	int rc;
+
+	if (length == 0)
+		return -EINVAL;
+	if (offset > MAPPING_SIZE_MAX || length > MAPPING_SIZE_MAX - offset)
+		return -EFBIG;
+	end = offset + length;
+	scoped_write(&mapping->invalidate);
+	size = mapping_size(mapping);
+	if (mapping_is_sealed(mapping, SEALS_WRITE) ||
+	    (end > size && mapping_is_sealed(mapping, F_SEAL_GROW)))
+		return -EPERM;
+	rc = mapping_fill(mapping, page_of(offset), page_of(end - 1));
+	if (rc < 0)
+		return rc;
+	rc = mapping_zero_data(mapping, offset, end < size ? end : size);
+	if (rc < 0 || keep_size || end <= size)
+		return rc;
+	rc = memory_resize(&mapping->memory, end);
+	if (rc < 0)
+		return rc;
+	atomic_store_explicit(&mapping->size, end, memory_order_release);
+	return 0;
+}
+
+int mapping_populate(struct mapping *mapping, uint64_t offset, uint64_t length)
+{
+	uint64_t page, end, size = mapping_size(mapping);
+
+	if (!range_clamp(offset, &length))
+		return 0;
+	page = page_of(offset);
+	end = page_after(offset + length);
+	if (offset + length > size)
+		end = page_after(size);
+	if (page < end && end - page > page_of(memory_plausible_bytes()))
+		return -ENOSPC;
+
+	while (page < end) {
+		uint64_t last = end - page > POPULATE_PAGES ? page + POPULATE_PAGES - 1 : end - 1;
+		int rc;
+
+		scoped_write(&mapping->invalidate);
+		/* The end may have moved while the lock was free. */
+		size = page_after(mapping_size(mapping));
+		if (page >= size)
+			break;
+		if (last >= size)
+			last = size - 1;
+		rc = mapping_fill(mapping, page, last);
+		if (rc < 0)
+			return rc;
+		page = last + 1;
+	}
+	return 0;
+}
+
+int64_t mapping_seek(struct mapping *mapping, uint64_t offset, int whence)
+{
+	return memory_seek(&mapping->memory, offset, whence);
+}

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Both descriptors are made at the first call that wants them. Two threads may make one at the same
+ * time; the loser closes its own, so nobody waits for anybody.
+ *
+ * A memfd is asked for with MFD_NOEXEC_SEAL, so that nobody can execute it; the kernel then sets
+ * F_SEAL_EXEC, which memory_seals() hides: that seal belongs to the file's mode, not the memfd's.
+ * Kernels before 6.3 do not know the flag.
+ *
+ * The read-only descriptor is opened through /proc/self/fd. Nothing else here needs /proc.
+ */
+#include "memory/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#ifndef F_SEAL_EXEC
+#define F_SEAL_EXEC 0x0020
+#endif
+
+#define COLLAPSE_BYTES (UINT64_C(2) << 20)
+#define COLLAPSE_TRIES 3
+
+void memory_init(struct memory *memory)
+{
+	atomic_init(&memory->fd, -1);
+	atomic_init(&memory->fd_readonly, -1);
+}
+
+void memory_destroy(struct memory *memory)
+{
+	int fd = atomic_exchange(&memory->fd, -1);
+	int fd_readonly = atomic_exchange(&memory->fd_readonly, -1);
+
+	if (fd_readonly >= 0)
+		close(fd_readonly);
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Make @fd the one in @slot, unless another thread was faster. */
+static int memory_publish(atomic_int *slot, int fd)
+{
+	int winner = -1;
+
+	if (atomic_compare_exchange_strong(slot, &winner, fd))
+		return fd;
+	close(fd);
+	return winner;
+}
+
+int memory_require(struct memory *memory)
+{
+	int fd = atomic_load_explicit(&memory->fd, memory_order_acquire);
+
+	if (fd >= 0)
+		return fd;
+	fd = memfd_create("cachet", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create("cachet", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -errno;
+	return memory_publish(&memory->fd, fd);
+}
+
+int memory_require_readonly(struct memory *memory)
+{
+	char path[32];
+	int fd = atomic_load_explicit(&memory->fd_readonly, memory_order_acquire);
+
+	if (fd >= 0)
+		return fd;
+	fd = memory_require(memory);
+	if (fd < 0)
+		return fd;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	return memory_publish(&memory->fd_readonly, fd);
+}
+
+int memory_map(struct memory *memory, uint64_t offset, size_t length, bool writable, void **window)
+{
+	int fd = writable ? memory_require(memory) : memory_require_readonly(memory);
+
+	if (fd < 0)
+		return fd;
+	void *address = mmap(NULL, length, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd,
+			     (off_t)offset);
+
+	if (address == MAP_FAILED)
+		return -errno;
+	*window = address;
+	return 0;
+}
+
+void memory_unmap(void *window, size_t length)
+{
+	munmap(window, length);
+}
+
+void memory_stat(struct memory *memory, struct stat *st)
+{
+	int fd = atomic_load_explicit(&memory->fd, memory_order_acquire);
+
+	if (fd < 0 || fstat(fd, st) < 0)
+		*st = (struct stat){ 0 };
+}
+
+int memory_resize(struct memory *memory, uint64_t size)
+{
+	int fd;
+
+	if (size > INT64_MAX)
+		return -EFBIG;
+	fd = memory_require(memory);
+	if (fd < 0)
+		return fd;
+	while (ftruncate(fd, (off_t)size) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+int memory_allocate(struct memory *memory, uint64_t offset, uint64_t length)
+{
+	int fd = memory_require(memory);
+
+	if (fd < 0)
+		return fd;
+	if (length > memory_plausible_bytes())
+		return -ENOSPC;
+	while (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+uint64_t memory_plausible_bytes(void)
+{
+	struct sysinfo info;
+
+	if (sysinfo(&info) < 0)
+		return INT64_MAX;
+	return ((uint64_t)info.totalram + info.totalswap) * info.mem_unit;
+}
+
+int memory_punch(struct memory *memory, uint64_t offset, uint64_t length)
+{
+	int fd = atomic_load_explicit(&memory->fd, memory_order_acquire);
+
+	if (fd < 0 || length == 0)
+		return 0;
+	while (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+			 (off_t)length) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+int64_t memory_seek(struct memory *memory, uint64_t offset, int whence)
+{
+	int fd = atomic_load_explicit(&memory->fd, memory_order_acquire);
+	off_t found;
+
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	if (fd < 0 || offset > INT64_MAX)
+		return -ENXIO;
+	found = lseek(fd, (off_t)offset, whence);
+	return found < 0 ? -errno : found;
+}
+
+int memory_add_seals(struct memory *memory, unsigned seals)
+{
+	int fd = memory_require(memory);
+
+	if (fd < 0)
+		return fd;
+	return fcntl(fd, F_ADD_SEALS, seals) < 0 ? -errno : 0;
+}
+
+unsigned memory_seals(struct memory *memory)
+{
+	int fd = atomic_load_explicit(&memory->fd, memory_order_acquire);
+	int seals = fd < 0 ? 0 : fcntl(fd, F_GET_SEALS);
+
+	return seals < 0 ? 0 : (unsigned)seals & ~(unsigned)F_SEAL_EXEC;
+}
+
+int memory_collapse(struct memory *memory, uint64_t offset, uint64_t length)
+{
+	int fd = memory_require_readonly(memory);
+	int rc = 0;
+
+	if (fd < 0)
+		return fd;
+	if (length == 0 || offset % COLLAPSE_BYTES || length % COLLAPSE_BYTES)
+		return -EINVAL;
+
+	/* Address space for an aligned window of that length, wherever the kernel has some. */
+	size_t span = length + COLLAPSE_BYTES;
+	void *space = mmap(NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (space == MAP_FAILED)
+		return -errno;
+	void *window = (void *)(((uintptr_t)space + COLLAPSE_BYTES - 1) & ~(COLLAPSE_BYTES - 1));
+
+	if (mmap(window, length, PROT_READ, MAP_SHARED | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED)
+		rc = -errno;
+	/* EAGAIN is often a page that another CPU has not yet put where the kernel looks for it. */
+	for (int i = 0; rc == 0 && madvise(window, length, MADV_COLLAPSE) < 0; i++)
+		if (errno != EAGAIN || i + 1 == COLLAPSE_TRIES)
+			rc = -errno;
+	munmap(space, span);
+	return rc;
+}
