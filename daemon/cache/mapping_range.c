@@ -48,16 +48,19 @@ int mapping_truncate(struct mapping *mapping, uint64_t size)
 
 int mapping_fill(struct mapping *mapping, uint64_t first, uint64_t last)
 {
-	uint64_t pages = last - first + 1, end;
+	uint64_t pages = last - first + 1, size = mapping_size(mapping), bytes, end;
 	int rc = 0;
 
 	/* Before so many folios are made. */
 	if (pages > page_of(memory_plausible_bytes()))
 		return -ENOSPC;
+	/* A file that may not grow refuses even the rest of the page that its end is in. */
+	bytes = (page_after(size) == last + 1 ? size : (last + 1) << PAGE_SHIFT) -
+		(first << PAGE_SHIFT);
 	if (!mapping->shared)
 		rc = mapping_add_folios(mapping, first, last, CHARGE_ALL, &end);
 	if (rc == 0)
-		rc = memory_allocate(&mapping->memory, first << PAGE_SHIFT, pages << PAGE_SHIFT);
+		rc = memory_allocate(&mapping->memory, first << PAGE_SHIFT, bytes);
 	if (rc == 0 && mapping->shared)
 		rc = mapping_add_folios(mapping, first, last, CHARGE_FORCE, &end);
 	if (rc < 0) {

@@ -92,6 +92,12 @@ int memory_require_readonly(struct memory *memory)
 	return memory_publish(&memory->fd_readonly, fd);
 }
 
+/* The last page of the largest file lies partly beyond what a file can have. */
+static off_t memory_range_length(uint64_t offset, uint64_t length)
+{
+	return (off_t)(length > INT64_MAX - offset ? INT64_MAX - offset : length);
+}
+
 int memory_map(struct memory *memory, uint64_t offset, size_t length, bool writable, void **window)
 {
 	int fd = writable ? memory_require(memory) : memory_require_readonly(memory);
@@ -143,7 +149,8 @@ int memory_allocate(struct memory *memory, uint64_t offset, uint64_t length)
 		return fd;
 	if (length > memory_plausible_bytes())
 		return -ENOSPC;
-	while (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length) < 0)
+	while (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset,
+			 memory_range_length(offset, length)) < 0)
 		if (errno != EINTR)
 			return -errno;
 	return 0;
@@ -165,7 +172,7 @@ int memory_punch(struct memory *memory, uint64_t offset, uint64_t length)
 	if (fd < 0 || length == 0)
 		return 0;
 	while (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-			 (off_t)length) < 0)
+			 memory_range_length(offset, length)) < 0)
 		if (errno != EINTR)
 			return -errno;
 	return 0;
