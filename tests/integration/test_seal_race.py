@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""Everybody at once: opens, mappings, stores, writes, truncations, closes against the seal."""
+import errno
+import os
+import socket
+import subprocess
+import threading
+import time
+
+import abi
+import syscalls
+from abi import SEAL_WRITE
+from attack import CONTENT, DATA, PUNCH, RW, SIZE, attack_by_reopening, unchanged
+from harness import (PAGE, Background, Child, check, equal, limit, needs, opened, outcome,
+                     read_file, write_file)
+
+
+@needs('cachet')
+@limit(60)
+def test_race_of_writers_and_sealer(t):
+    """Opens, mappings, stores and closes race with the seal and with RELEASE."""
+    result = subprocess.run([t.helper('seal_race'), t.dir, str(t.race_seconds()), '4'],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            timeout=55)
+    print(result.stdout)
+    check(result.returncode == 0, 'seal_race: ' + result.stdout.strip())
+    figures = dict(part.split('=') for part in result.stdout.split())
+    check(int(figures['granted']) >= 5, 'too few seals: ' + result.stdout)
+    check(int(figures['opens']) >= 20, 'too few opens: ' + result.stdout)
+    if t.kernel:
+        check(int(figures['stores']) >= 20, 'too few stores: ' + result.stdout)
+
+
+@needs('cachet')
+def test_race_of_writes_with_the_seal(t):
+    """Writes in flight: each is there as a whole or was refused, and none comes after the seal."""
+    end = time.monotonic() + t.race_seconds() / 2
+    turns = 0
+    while time.monotonic() < end:
+        path = t.path('race-%d' % turns)
+        write_file(path, b'\0' * SIZE)
+        begin = threading.Barrier(4)
+
+        def writer(number):
+            done = -1
+            with opened(path, os.O_WRONLY) as fd:
+                begin.wait()
+                for turn in range(1, 200):
+                    try:
+                        os.pwrite(fd, b'%08d' % turn * 512, number * PAGE)
+                    except OSError as error:
+                        equal(error.errno, errno.EPERM, 'errno of a writer')
+                        return done
+                    done = turn
+            return done
+        writers = [Background(writer, number) for number in range(3)]
+        begin.wait()
+        time.sleep(0.0002 * (turns % 7))
+        with opened(path) as fd:
+            abi.add_seals(fd, SEAL_WRITE, 0, 5000)
+            sealed = os.pread(fd, SIZE, 0)
+        last = [thread.result() for thread in writers]
+        check(read_file(path) == sealed, 'the bytes changed after the seal was granted')
+        for number, turn in enumerate(last):
+            page = sealed[number * PAGE:(number + 1) * PAGE]
+            want = b'%08d' % turn * 512 if turn > 0 else b'\0' * PAGE
+            check(page == want, 'the last write that succeeded (%d) is not there' % turn)
+        os.unlink(path)
+        turns += 1
+    check(turns >= 3, 'only %d turns' % turns)
+
+
+@needs('cachet')
+def test_race_of_truncation_with_the_seal(t):
+    """Size and contents stay as the seal found them."""
+    end = time.monotonic() + t.race_seconds() / 2
+    turns = 0
+    while time.monotonic() < end:
+        path = t.path('race-%d' % turns)
+        write_file(path, DATA)
+        stop = threading.Event()
+
+        def truncater():
+            size = 0
+            with opened(path, os.O_WRONLY) as fd:
+                while not stop.is_set():
+                    size = (size + 5000) % SIZE
+                    if outcome(os.ftruncate, fd, size) == errno.EPERM:
+                        return
+                    outcome(syscalls.fallocate, fd, PUNCH, 0, PAGE)
+        thread = Background(truncater)
+        time.sleep(0.0003 * (turns % 5))
+        with opened(path) as fd:
+            abi.add_seals(fd, CONTENT, 0, 5000)
+            first = os.fstat(fd).st_size, os.pread(fd, SIZE, 0)
+            equal(len(first[1]), first[0], 'bytes that can be read')
+            thread.result()
+            stop.set()
+            equal((os.fstat(fd).st_size, os.pread(fd, SIZE, 0)), first, 'size and bytes')
+        os.unlink(path)
+        turns += 1
+    check(turns >= 3, 'only %d turns' % turns)
+
+
+@needs('kernel')
+@limit(30)
+def test_race_of_passing_descriptors(t):
+    """A descriptor that wanders between processes by SCM_RIGHTS while others ask for the seal."""
+    path = t.sealable(DATA)
+    ours, theirs = socket.socketpair()
+
+    def receiver(link):
+        ours.close()
+        got = 0
+        while True:
+            data, fds, _, _ = socket.recv_fds(theirs, 1, 1)
+            if not data:
+                return got
+            with syscalls.Map(fds[0], SIZE, RW) as view:
+                os.close(fds[0])
+                view.write(DATA[:PAGE])
+            got += 1
+    child = Child(receiver)
+    theirs.close()
+    end = time.monotonic() + t.race_seconds() / 2
+    busy = 0
+    while time.monotonic() < end:
+        fd = os.open(path, os.O_RDWR)
+        socket.send_fds(ours, [b'x'], [fd])
+        os.close(fd)
+        with opened(path) as reader:
+            error = outcome(abi.add_seals, reader, SEAL_WRITE, abi.FLAG_NOWAIT)
+        if error == 0:
+            break  # the receiver was quick: granted, and so nobody has it any more
+        equal(error, errno.EBUSY, 'errno')
+        busy += 1
+    ours.close()
+    check(child.wait() > 0, 'descriptors that arrived')
+    t.add_seals(path, SEAL_WRITE, 0, 5000)
+    with unchanged(t, path):
+        attack_by_reopening(path)
