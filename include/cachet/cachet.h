@@ -21,7 +21,8 @@ extern "C" {
 /**
  * cachet_create() - make an anonymous file, as memfd_create() does
  * @mountpoint: any directory of a cachet mount
- * @flags: O_CLOEXEC, O_EXCL (the file can never be published) and other open() flags
+ * @flags: O_CLOEXEC, O_EXCL (the file can never be published) and other open() flags; O_CREAT,
+ *         O_TRUNC, O_WRONLY, O_PATH and O_DIRECTORY are -EINVAL
  *
  * The file is open for reading and writing, has mode 0600 less the umask, no name and no seals.
  * Where the kernel has no O_TMPFILE for FUSE the file gets a hidden name that publishing renames.
@@ -59,18 +60,22 @@ int cachet_add_seals(int fd, unsigned seals);
  *
  * On an io=kernel mount nobody may hold the file open for reading and writing once it is sealed
  * against writing. If @fd is such a descriptor it is exchanged for a read-only one of the same
- * file, position and flags (see docs/seals-and-pins.md for what an exchange loses). A refusal
- * because of another writer, a pin or a mapping that /proc shows leaves @fd untouched.
+ * file, position and flags (see docs/library.md for what an exchange loses). A refusal because
+ * of another writer, a pin, a mapping that /proc shows or a duplicate of @fd in this process
+ * leaves @fd untouched. The exchange needs /proc.
  *
  * Return: 0; -EINVAL (unknown seal or flag); -EPERM (sealed against seals, or the caller may not
- * seal); -EBUSY (holders remained: ask cachet_holders()); -EINTR; -ENOSPC or -ENOMEM (populate);
- * -ENOTTY (not on a cachet mount); -EBADFD (not sealed, and the descriptor is now read-only).
+ * seal); -EBUSY (holders remained: ask cachet_holders(); or there is a duplicate of @fd); -EINTR;
+ * -ENOSPC or -ENOMEM (populate); -ENOTTY (not on a cachet mount); -EACCES (the exchange: the
+ * caller may not read the file); -ENOENT (the exchange: no /proc); -EBADFD (not sealed, and the
+ * descriptor is now read-only).
  */
 int cachet_add_seals_timeout(int fd, unsigned seals, unsigned flags, int timeout_ms);
 
 /**
  * cachet_seal_path() - seal a file by name
  * @path: the file, opened read-only for the call; where it may only be written, write-only
+ *        (as every close() this drops the POSIX locks that the process holds on the file)
  * @seals: F_SEAL_*
  * @flags: as cachet_add_seals_timeout()
  * @timeout_ms: as cachet_add_seals_timeout()
@@ -96,8 +101,8 @@ int cachet_get_seals(int fd);
  * @label: text of at most 31 bytes that holders show, or NULL
  * @id: where to put the name of the pin
  *
- * Return: 0; -EPERM (sealed against writing, or the caller may not pin); -EINVAL (range or
- * flags); -ENOSPC or -ENOMEM (nothing was pinned); -ENOBUFS (too many pins on this mount);
+ * Return: 0; -EPERM (sealed against writing, or the caller may not pin); -EINVAL (range, flags or
+ * label); -ENOSPC or -ENOMEM (nothing was pinned); -ENOBUFS (too many pins on this mount);
  * -ENOTTY.
  */
 int cachet_pin(int fd, uint64_t offset, uint64_t length, unsigned flags, const char *label,
@@ -167,7 +172,7 @@ int cachet_seals_to_string(unsigned seals, char *buffer, size_t size);
 /**
  * cachet_seals_from_string() - seals from text
  * @text: names separated by commas: seal, shrink, grow, write, future_write, exec; "none"; or
- *        "all", which is everything but exec
+ *        "all", which is everything but exec; spaces around names and case do not matter
  *
  * Return: F_SEAL_*, or -EINVAL.
  */
