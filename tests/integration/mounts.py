@@ -12,7 +12,7 @@ import time
 
 import abi
 import syscalls
-from harness import SANITIZER, Failure, Skip, check, run_as, within
+from harness import SANITIZER, Failure, check, run_as, within
 
 CONNECTIONS = '/sys/fs/fuse/connections'
 ENABLE_URING = '/sys/module/fuse/parameters/enable_uring'
@@ -265,7 +265,7 @@ class Run:
                     self._found[key] = self._reachable(path)
                     break
             else:
-                raise Skip('%s is not built' % name)
+                raise Failure('%s is not built' % name)
         return self._found[key]
 
     def _reachable(self, path):
