@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define cleanup(function) __attribute__((cleanup(function)))
+#define at_end(function) __attribute__((cleanup(function)))
 
 /* An owning pointer: the value, leaving NULL behind. */
 #define take_ptr(pointer)                        \
@@ -51,29 +51,29 @@ static inline void cleanup_rwlock(pthread_rwlock_t **lock)
 		pthread_rwlock_unlock(*lock);
 }
 
-#define auto_fd cleanup(cleanup_fd) int
-#define auto_free cleanup(cleanup_free)
+#define auto_fd at_end(cleanup_fd) int
+#define auto_free at_end(cleanup_free)
 
 #define cleanup_name2(prefix, line) prefix##line
 #define cleanup_name(prefix, line) cleanup_name2(prefix, line)
 
 /* Hold a lock until the scope ends. */
 #define scoped_mutex(lock)                                                            \
-	cleanup(cleanup_mutex) pthread_mutex_t *cleanup_name(scope_, __LINE__) =      \
+	at_end(cleanup_mutex) pthread_mutex_t *cleanup_name(scope_, __LINE__) =      \
 		({                                                                    \
 			pthread_mutex_t *__l = (lock);                                \
 			pthread_mutex_lock(__l);                                      \
 			__l;                                                          \
 		})
 #define scoped_read(lock)                                                             \
-	cleanup(cleanup_rwlock) pthread_rwlock_t *cleanup_name(scope_, __LINE__) =    \
+	at_end(cleanup_rwlock) pthread_rwlock_t *cleanup_name(scope_, __LINE__) =    \
 		({                                                                    \
 			pthread_rwlock_t *__l = (lock);                               \
 			pthread_rwlock_rdlock(__l);                                   \
 			__l;                                                          \
 		})
 #define scoped_write(lock)                                                            \
-	cleanup(cleanup_rwlock) pthread_rwlock_t *cleanup_name(scope_, __LINE__) =    \
+	at_end(cleanup_rwlock) pthread_rwlock_t *cleanup_name(scope_, __LINE__) =    \
 		({                                                                    \
 			pthread_rwlock_t *__l = (lock);                               \
 			pthread_rwlock_wrlock(__l);                                   \

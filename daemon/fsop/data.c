@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Contents. In io=kernel only what passthrough leaves to us arrives here: fallocate, lseek,
+ * copy_file_range; and reads and writes of direct handles in io=daemon.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+#include "base/cleanup.h"
+#include "fsop/ops.h"
+#include "fsop/reply.h"
+
+static struct inode *regular_inode(struct filesystem *fs, fuse_ino_t ino, int *result)
+{
+	struct inode *inode = inode_find(fs, ino);
+
+	*result = !inode ? -ESTALE : !inode_is_regular(inode) ? -EINVAL : 0;
+	return *result ? NULL : inode;
+}
+
+/* Zeroes for reads of holes. */
+static const char zeroes[64 * 1024];
+
+static void reply_zeroes(fuse_req_t req, size_t size)
+{
+	struct iovec pieces[64];
+	int count = 0;
+
+	while (size && count < 64) {
+		size_t piece = MIN(size, sizeof(zeroes));
+
+		pieces[count].iov_base = (void *)zeroes;
+		pieces[count++].iov_len = piece;
+		size -= piece;
+	}
+	fuse_reply_iov(req, pieces, count);
+}
+
+void fsop_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+	       struct fuse_file_info *fi)
+{
+	struct filesystem *fs = request_filesystem(req);
+	int fd, result;
+	struct inode *inode = regular_inode(fs, ino, &result);
+	ssize_t length = result ? result : mapping_read_begin(&inode->mapping, offset, size, &fd);
+
+	(void)fi;
+	if (length < 0) {
+		reply_result(req, length);
+		return;
+	}
+	attr_accessed(inode);
+	atomic_fetch_add_explicit(&fs->stats.bytes_read, length, memory_order_relaxed);
+	if (length == 0)
+		reply_bytes(req, NULL, 0);
+	else if (fd < 0)
+		reply_zeroes(req, length);
+	else
+		reply_from_fd(req, fd, offset, length);
+}
+
+void fsop_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, off_t offset,
+		    struct fuse_file_info *fi)
+{
+	struct filesystem *fs = request_filesystem(req);
+	int result;
+	struct inode *inode = regular_inode(fs, ino, &result);
+	struct mapping_write write;
+	ssize_t copied;
+
+	if (result == 0)
+		result = mapping_write_begin(&inode->mapping, &write, offset, fuse_buf_size(data),
+					     fi->flags & O_APPEND);
+	if (result) {
+		reply_result(req, result);
+		return;
+	}
+	struct fuse_bufvec memory = FUSE_BUFVEC_INIT(write.length);
+
+	memory.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+	memory.buf[0].fd = write.fd;
+	memory.buf[0].pos = write.offset;
+	copied = fuse_buf_copy(&memory, data, 0);
+	copied = mapping_write_end(&inode->mapping, &write, copied);
+	if (copied > 0) {
+		attr_written(inode, fi->kill_suidgid);
+		atomic_fetch_add_explicit(&fs->stats.bytes_written, copied, memory_order_relaxed);
+	}
+	reply_count(req, copied);
+}
+
+static int inode_fallocate(struct inode *inode, int mode, uint64_t offset, uint64_t length)
+{
+	struct mapping *mapping = &inode->mapping;
+	bool keep_size = mode & FALLOC_FL_KEEP_SIZE;
+
+	switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+	case 0:
+		return mapping_allocate(mapping, offset, length, keep_size);
+	case FALLOC_FL_PUNCH_HOLE:
+		return keep_size ? mapping_punch(mapping, offset, length) : -EOPNOTSUPP;
+	case FALLOC_FL_ZERO_RANGE:
+		return mapping_zero(mapping, offset, length, keep_size);
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+void fsop_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+		    struct fuse_file_info *fi)
+{
+	int result;
+	struct inode *inode = regular_inode(request_filesystem(req), ino, &result);
+
+	(void)fi;
+	if (result == 0 && (offset < 0 || length <= 0))
+		result = -EINVAL;
+	if (result == 0 && offset > INT64_MAX - length)
+		result = -EFBIG;
+	if (result == 0)
+		result = inode_fallocate(inode, mode, offset, length);
+	if (result == 0)
+		attr_written(inode, false);
+	reply_result(req, result);
+}
+
+void fsop_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
+		struct fuse_file_info *fi)
+{
+	int result;
+	struct inode *inode = regular_inode(request_filesystem(req), ino, &result);
+
+	(void)fi;
+	if (result == 0 && whence != SEEK_DATA && whence != SEEK_HOLE)
+		result = -EINVAL;
+	if (result == 0 && offset < 0)
+		result = -ENXIO;
+	reply_offset(req, result ? result : mapping_seek(&inode->mapping, offset, whence));
+}
+
+void fsop_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
+			  struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t offset_out,
+			  struct fuse_file_info *fi_out, size_t length, int flags)
+{
+	struct filesystem *fs = request_filesystem(req);
+	int result, result_out;
+	struct inode *in = regular_inode(fs, ino_in, &result);
+	struct inode *out = regular_inode(fs, ino_out, &result_out);
+	ssize_t copied = result ? result : result_out;
+
+	(void)fi_in;
+	(void)fi_out;
+	if (copied == 0 && (flags || offset_in < 0 || offset_out < 0))
+		copied = -EINVAL;
+	if (copied == 0)
+		copied = mapping_copy_range(&in->mapping, offset_in, &out->mapping, offset_out,
+					    MIN(length, UINT32_MAX & ~(PAGE_BYTES - 1)));
+	if (copied > 0) {
+		attr_accessed(in);
+		attr_written(out, true);
+		atomic_fetch_add_explicit(&fs->stats.bytes_written, copied, memory_order_relaxed);
+	}
+	reply_count(req, copied);
+}

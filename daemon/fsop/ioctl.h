@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The ioctls of include/cachet/ioctl.h. ioctl.c decodes and dispatches; the verbs stand beside it.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "fsop/reply.h"
+
+/**
+ * struct ioctl_call - a decoded ioctl
+ * @inode:  borrows
+ * @handle: borrows; NULL on a directory
+ * @known:  of the caller's struct: bytes that go back
+ */
+struct ioctl_call {
+	fuse_req_t req;
+	struct filesystem *fs;
+	struct inode *inode;
+	struct handle *handle;
+	struct caller caller;
+	size_t known;
+};
+
+/**
+ * ioctl_may() - is the caller owner, root, or does it write through this handle?
+ * Context: takes the inode's lock.
+ */
+bool ioctl_may(const struct ioctl_call *call);
+
+/* Each takes a struct that is complete: what the caller's lacks is zero. They reply. */
+void ioctl_add_seals(struct ioctl_call *call, const struct cachet_seals *args);
+void ioctl_get_seals(struct ioctl_call *call, const struct cachet_seals *args);
+void ioctl_pin(struct ioctl_call *call, const struct cachet_pin *args);
+void ioctl_unpin(struct ioctl_call *call, const struct cachet_unpin *args);
+void ioctl_pin_list(struct ioctl_call *call, const struct cachet_pin_list *args);
+void ioctl_holders(struct ioctl_call *call, const struct cachet_holder_list *args);
+void ioctl_stat(struct ioctl_call *call, const struct cachet_stat *args);

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The ioctls about pins. A pin that meets a seal in its last step is put aside like an open for
+ * writing; an unpin is answered when the kernel has let go of the pages.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "fsop/ioctl.h"
+#include "inode/holders.h"
+
+/**
+ * struct pin_call - a PIN under way
+ */
+struct pin_call {
+	struct admission admission;
+	fuse_req_t req;
+	struct filesystem *fs;
+	struct inode *inode;
+	struct handle *handle;
+	struct caller caller;
+	size_t known;
+	struct cachet_pin args;
+};
+
+static void pin_call_run(struct pin_call *pin);
+
+static void pin_call_resume(struct admission *admission)
+{
+	pin_call_run(container_of(admission, struct pin_call, admission));
+}
+
+static int pin_call_admit(struct pin_call *pin)
+{
+	scoped_mutex(&pin->inode->lock);
+	if (pin->args.flags & CACHET_PIN_RESIDENT)
+		return 0;
+	return sealing_admit_writer_locked(&pin->inode->sealing, &pin->admission);
+}
+
+static int pin_call_add(struct pin_call *pin)
+{
+	const struct pin_request request = {
+		.offset = pin->args.offset,
+		.length = pin->args.length,
+		.flags = pin->args.flags,
+		.ttl_ms = pin->args.ttl_ms,
+		.label = pin->args.label,
+		.uid = pin->caller.uid,
+		.pid = pin->caller.pid,
+		.handle = pin->handle->id,
+		.owner = pin->inode,
+	};
+	uint64_t id = 0;
+	int result = pin_table_add(pin->fs->pins, &pin->inode->mapping, &request, &id);
+
+	pin->args.id = id;
+	return result;
+}
+
+/* Takes @pin. */
+static void pin_call_run(struct pin_call *pin)
+{
+	int result;
+
+	pin->handle->has_pinned = true;
+	do {
+		result = pin_call_admit(pin);
+		if (result == -EINPROGRESS)
+			return; /* and may be gone already */
+		if (result == 0)
+			result = pin_call_add(pin);
+	} while (result == -EAGAIN); /* a seal's last step began in between: wait for that */
+	reply_ioctl(pin->req, result, &pin->args, pin->known);
+	g_free(pin);
+}
+
+void ioctl_pin(struct ioctl_call *call, const struct cachet_pin *args)
+{
+	struct pin_call *pin;
+
+	if (args->flags & ~CACHET_PIN_RESIDENT || args->id ||
+	    !memchr(args->label, '\0', sizeof(args->label))) {
+		reply_result(call->req, -EINVAL);
+		return;
+	}
+	if (!call->handle || !ioctl_may(call)) {
+		reply_result(call->req, -EPERM);
+		return;
+	}
+	pin = g_new0(struct pin_call, 1);
+	list_init(&pin->admission.link);
+	pin->admission.resume = pin_call_resume;
+	pin->req = call->req;
+	pin->fs = call->fs;
+	pin->inode = call->inode;
+	pin->handle = call->handle;
+	pin->caller = call->caller;
+	pin->known = call->known;
+	pin->args = *args;
+	pin_call_run(pin);
+}
+
+/**
+ * struct unpin_call - an UNPIN under way
+ */
+struct unpin_call {
+	fuse_req_t req;
+	struct cachet_unpin args;
+};
+
+static void unpin_call_done(int result, void *data)
+{
+	struct unpin_call *unpin = data;
+
+	reply_ioctl(unpin->req, result, &unpin->args, sizeof(unpin->args));
+	g_free(unpin);
+}
+
+void ioctl_unpin(struct ioctl_call *call, const struct cachet_unpin *args)
+{
+	struct mapping *mapping = &call->inode->mapping;
+	struct pin_table *pins = call->fs->pins;
+	struct unpin_call *unpin;
+	int result;
+
+	if (args->reserved || !call->handle) {
+		reply_result(call->req, -EINVAL);
+		return;
+	}
+	unpin = g_new(struct unpin_call, 1);
+	unpin->req = call->req;
+	unpin->args = *args;
+	result = pin_table_remove(pins, mapping, args->id, call->handle->id, unpin_call_done, unpin);
+	/* The owner of the file and root may break a pin that is somebody else's. */
+	if (result == -EPERM && inode_owner_or_root(call->inode, &call->caller))
+		result = pin_table_remove(pins, mapping, args->id, 0, unpin_call_done, unpin);
+	if (result) {
+		g_free(unpin);
+		reply_result(call->req, result);
+	}
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/* The ioctls about seals, and who is in their way. */
+#include <errno.h>
+#include <string.h>
+
+#include "fsop/ioctl.h"
+#include "fsop/sealing.h"
+#include "inode/holders.h"
+
+#define HANDOVER_FLAGS (CACHET_SEAL_PREPARE | CACHET_SEAL_COMMIT | CACHET_SEAL_ABORT)
+#define ADD_SEALS_FLAGS (CACHET_SEAL_NOWAIT | CACHET_SEAL_POPULATE | HANDOVER_FLAGS)
+
+static void reply_seals(fuse_req_t req, struct inode *inode)
+{
+	struct cachet_seals args = {
+		.size = sizeof(args),
+		.seals = sealing_current(&inode->sealing),
+	};
+
+	reply_ioctl(req, 0, &args, sizeof(args));
+}
+
+static void answer_add_seals(fuse_req_t req, struct inode *inode, int result)
+{
+	if (result)
+		reply_result(req, result);
+	else
+		reply_seals(req, inode);
+}
+
+static void handover_abort(struct ioctl_call *call)
+{
+	int result;
+
+	pthread_mutex_lock(&call->inode->lock);
+	result = sealing_abort_locked(&call->inode->sealing, call->handle ? call->handle->id : 0);
+	pthread_mutex_unlock(&call->inode->lock);
+	answer_add_seals(call->req, call->inode, result);
+}
+
+static int add_seals_check(const struct cachet_seals *args)
+{
+	unsigned handover = args->flags & HANDOVER_FLAGS;
+
+	if (args->flags & ~ADD_SEALS_FLAGS || (handover & (handover - 1)))
+		return -EINVAL;
+	if (!handover && args->handle)
+		return -EINVAL;
+	return args->timeout_ms < CACHET_TIMEOUT_DEFAULT ? -EINVAL : 0;
+}
+
+void ioctl_add_seals(struct ioctl_call *call, const struct cachet_seals *args)
+{
+	unsigned handover = args->flags & HANDOVER_FLAGS;
+	struct seal_call seal = {
+		.verb = handover == CACHET_SEAL_PREPARE	 ? SEAL_PREPARE
+			: handover == CACHET_SEAL_COMMIT ? SEAL_COMMIT
+							 : SEAL_ADD,
+		.seals = args->seals,
+		.flags = args->flags,
+		.timeout_ms = args->timeout_ms,
+		.handle = args->handle,
+		.owner = call->handle ? call->handle->id : 0,
+		.may_seal = ioctl_may(call),
+		.answer = answer_add_seals,
+	};
+	int result = add_seals_check(args);
+
+	/* Who hands a writable handle over may seal by it, though the call comes through another. */
+	if (handover && args->handle) {
+		struct handle *handed = handle_find(call->fs, args->handle);
+
+		if (seal.verb == SEAL_COMMIT || (handed && handed->inode == call->inode &&
+						 handed->uid == call->caller.uid))
+			seal.may_seal = true;
+	}
+	if (result)
+		reply_result(call->req, result);
+	else if (handover == CACHET_SEAL_ABORT)
+		handover_abort(call);
+	else
+		seal_call_start(call->req, call->inode, &seal);
+}
+
+void ioctl_get_seals(struct ioctl_call *call, const struct cachet_seals *args)
+{
+	if (args->flags || args->timeout_ms || args->handle)
+		reply_result(call->req, -EINVAL);
+	else
+		reply_seals(call->req, call->inode);
+}
+
+/* One page of an array. Return: entries copied; @cursor is moved on, to 0 at the end. */
+static unsigned page_copy(GArray *array, size_t entry_size, __u64 *cursor, void *page,
+			  unsigned capacity)
+{
+	unsigned first = MIN(*cursor, array->len);
+	unsigned count = MIN(array->len - first, capacity);
+
+	if (count)
+		memcpy(page, array->data + first * entry_size, count * entry_size);
+	*cursor = first + count < array->len ? first + count : 0;
+	return count;
+}
+
+void ioctl_holders(struct ioctl_call *call, const struct cachet_holder_list *args)
+{
+	bool named = inode_owner_or_root(call->inode, &call->caller);
+	g_autoptr(GArray) holders = inode_holders(call->inode, named);
+	g_autofree struct cachet_holder_list *list = g_new0(struct cachet_holder_list, 1);
+
+	list->size = sizeof(*list);
+	list->cursor = args->cursor;
+	list->count = page_copy(holders, sizeof(list->holders[0]), &list->cursor, list->holders,
+				CACHET_HOLDERS_PER_PAGE);
+	reply_ioctl(call->req, 0, list, call->known);
+}
+
+void ioctl_pin_list(struct ioctl_call *call, const struct cachet_pin_list *args)
+{
+	bool named = inode_owner_or_root(call->inode, &call->caller);
+	g_autoptr(GArray) pins = inode_pins(call->inode, named);
+	g_autofree struct cachet_pin_list *list = g_new0(struct cachet_pin_list, 1);
+
+	list->size = sizeof(*list);
+	list->cursor = args->cursor;
+	list->count = page_copy(pins, sizeof(list->pins[0]), &list->cursor, list->pins,
+				CACHET_PINS_PER_PAGE);
+	reply_ioctl(call->req, 0, list, call->known);
+}

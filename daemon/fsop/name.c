@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/* Names: making, linking, moving and removing them. */
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#include "fsop/ops.h"
+#include "fsop/reply.h"
+#include "inode/directory.h"
+
+/* Make a node and give it a name. The reply takes over the reference of the maker. */
+static void make_node(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev,
+		      const char *target)
+{
+	struct filesystem *fs = request_filesystem(req);
+	struct inode *dir = inode_find(fs, parent);
+	struct caller caller = request_caller(req);
+	struct inode *inode = NULL;
+	int result = dir ? inode_new(fs, mode, rdev, &caller, dir, target, &inode) : -ESTALE;
+
+	if (result == 0)
+		result = directory_add(dir, name, inode);
+	reply_entry(req, result, inode);
+}
+
+void fsop_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	make_node(req, parent, name, mode, rdev, NULL);
+}
+
+void fsop_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	make_node(req, parent, name, S_IFDIR | (mode & 07777), 0, NULL);
+}
+
+void fsop_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+	if (strlen(target) >= PATH_MAX) {
+		request_filesystem(req);
+		reply_result(req, -ENAMETOOLONG);
+		return;
+	}
+	make_node(req, parent, name, S_IFLNK | 0777, 0, target);
+}
+
+void fsop_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+	struct filesystem *fs = request_filesystem(req);
+	struct inode *inode = inode_find(fs, ino);
+	struct inode *dir = inode_find(fs, parent);
+	int result = inode && dir ? 0 : -ESTALE;
+
+	if (result == 0 && inode_is_dir(inode))
+		result = -EPERM;
+	if (result == 0)
+		result = directory_add(dir, name, inode);
+	if (result == 0)
+		inode_get(inode);
+	reply_entry(req, result, result ? NULL : inode);
+}
+
+static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, bool rmdir)
+{
+	struct inode *dir = inode_find(request_filesystem(req), parent);
+
+	reply_result(req, dir ? directory_remove(dir, name, rmdir) : -ESTALE);
+}
+
+void fsop_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	remove_name(req, parent, name, false);
+}
+
+void fsop_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	remove_name(req, parent, name, true);
+}
+
+void fsop_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+		 const char *new_name, unsigned flags)
+{
+	struct filesystem *fs = request_filesystem(req);
+	struct inode *from = inode_find(fs, parent);
+	struct inode *to = inode_find(fs, new_parent);
+
+	reply_result(req, from && to ? directory_rename(from, name, to, new_name, flags) : -ESTALE);
+}

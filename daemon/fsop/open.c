@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opening and closing. An open for writing that meets a seal in its last step is put aside, as a
+ * struct open_request, and goes on when the outcome is known; nothing waits.
+ */
+#include <errno.h>
+#include <fcntl.h>
+
+#include "base/cleanup.h"
+#include "base/list.h"
+#include "fsop/ops.h"
+#include "fsop/reply.h"
+#include "inode/directory.h"
+
+/**
+ * struct open_request - one open under way
+ * @inode:   OPEN: borrowed from the kernel's lookup; CREATE: owned
+ * @created: CREATE of a name that somebody else has just made: the reply hands the inode over, too
+ */
+struct open_request {
+	struct admission admission;
+	fuse_req_t req;
+	struct inode *inode;
+	struct caller caller;
+	int flags;
+	bool kill_priv;
+	bool created;
+};
+
+static void open_request_run(struct open_request *open);
+
+static void open_request_resume(struct admission *admission)
+{
+	open_request_run(container_of(admission, struct open_request, admission));
+}
+
+/* Takes @open. */
+static void open_request_run(struct open_request *open)
+{
+	struct handle *handle = NULL;
+	int result = handle_open(open->inode, open->flags, &open->caller, open->kill_priv,
+				 &open->admission, &handle);
+
+	if (result == -EINPROGRESS)
+		return; /* and may be gone already */
+	if (result) {
+		reply_result(open->req, result);
+		if (open->created)
+			inode_put(open->inode);
+	} else if (open->created) {
+		reply_create(open->req, open->inode, handle);
+	} else {
+		reply_open(open->req, handle);
+	}
+	g_free(open);
+}
+
+static void open_request_start(fuse_req_t req, struct inode *inode,
+			       const struct fuse_file_info *fi, bool created)
+{
+	struct open_request *open = g_new0(struct open_request, 1);
+
+	list_init(&open->admission.link);
+	open->admission.resume = open_request_resume;
+	open->req = req;
+	open->inode = inode;
+	open->caller = request_caller(req);
+	open->flags = fi->flags;
+	open->kill_priv = fi->kill_suidgid;
+	open->created = created;
+	open_request_run(open);
+}
+
+void fsop_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct inode *inode = inode_find(request_filesystem(req), ino);
+
+	if (inode && inode_is_regular(inode))
+		open_request_start(req, inode, fi, false);
+	else
+		reply_result(req, inode ? -EINVAL : -ESTALE);
+}
+
+/* Somebody else has made the name since the kernel looked: open that file. */
+static int create_find_existing(struct inode *dir, const char *name, int flags,
+				struct inode **inode)
+{
+	int result = directory_find(dir, name, inode);
+
+	if (result)
+		return result;
+	result = flags & O_EXCL ? -EEXIST : inode_is_regular(*inode) ? 0 : -EEXIST;
+	if (result) {
+		inode_put(*inode);
+		*inode = NULL;
+	}
+	return result;
+}
+
+/* A new file that is open and has no name yet. Nothing can hinder that open. */
+static int make_open_file(fuse_req_t req, struct inode *dir, mode_t mode,
+			  const struct fuse_file_info *fi, struct inode **inode,
+			  struct handle **handle)
+{
+	struct caller caller = request_caller(req);
+	int result = inode_new(dir->fs, S_IFREG | (mode & 07777), 0, &caller, dir, NULL, inode);
+
+	if (result)
+		return result;
+	result = handle_open(*inode, fi->flags & ~(O_TRUNC | O_CREAT | O_EXCL), &caller, false, NULL,
+			     handle);
+	if (result)
+		inode_put(take_ptr(*inode));
+	return result;
+}
+
+void fsop_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		 struct fuse_file_info *fi)
+{
+	struct inode *dir = inode_find(request_filesystem(req), parent);
+	struct inode *inode = NULL;
+	struct handle *handle = NULL;
+	int result = dir ? make_open_file(req, dir, mode, fi, &inode, &handle) : -ESTALE;
+
+	if (result == 0)
+		result = directory_add(dir, name, inode);
+	if (result == 0) {
+		reply_create(req, inode, handle);
+		return;
+	}
+	handle_close(handle);
+	inode_put(take_ptr(inode));
+	if (result == -EEXIST)
+		result = create_find_existing(dir, name, fi->flags, &inode);
+	if (result)
+		reply_result(req, result);
+	else
+		open_request_start(req, inode, fi, true);
+}
+
+void fsop_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
+{
+	struct inode *dir = inode_find(request_filesystem(req), parent);
+	struct inode *inode = NULL;
+	struct handle *handle = NULL;
+	int result = dir ? make_open_file(req, dir, mode, fi, &inode, &handle) : -ESTALE;
+
+	if (result)
+		reply_result(req, result);
+	else
+		reply_create(req, inode, handle);
+}
+
+void fsop_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct handle *handle = handle_find(request_filesystem(req), fi->fh);
+
+	(void)ino;
+	handle_close(handle);
+	reply_result(req, 0);
+}

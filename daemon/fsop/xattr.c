@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Attributes: user.* is stored; user.cachet.* speaks to the daemon, so that a shell can seal. Whoever
+ * may write the file may set user.* attributes: the kernel has checked that before it asks us. It
+ * holds the inode's lock meanwhile, so that a seal set this way must not wait for writers.
+ */
+#include <cachet/cachet.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+#include "fsop/ops.h"
+#include "fsop/sealing.h"
+#include "inode/holders.h"
+#include "inode/xattr.h"
+
+#define SEALS_TEXT_MAX 128
+#define USER_PREFIX "user."
+
+static bool name_begins(const char *name, const char *prefix)
+{
+	return strncmp(name, prefix, strlen(prefix)) == 0;
+}
+
+static void answer_setxattr(fuse_req_t req, struct inode *inode, int result)
+{
+	(void)inode;
+	reply_result(req, result);
+}
+
+static int seals_parse(const char *value, size_t size)
+{
+	char text[SEALS_TEXT_MAX];
+
+	/* setfattr has no final NUL, C programs may have one. */
+	size = strnlen(value, size);
+	if (size >= sizeof(text))
+		return -EINVAL;
+	memcpy(text, value, size);
+	text[size] = '\0';
+	return cachet_seals_from_string(g_strstrip(text));
+}
+
+static void setxattr_seals(fuse_req_t req, struct inode *inode, const char *value, size_t size,
+			   int flags)
+{
+	int seals = seals_parse(value, size);
+	struct seal_call call = {
+		.verb = SEAL_ADD,
+		.seals = seals,
+		.flags = CACHET_SEAL_NOWAIT,
+		.may_seal = true,
+		.answer = answer_setxattr,
+	};
+
+	if (flags & XATTR_CREATE)
+		reply_result(req, -EEXIST);
+	else if (seals < 0)
+		reply_result(req, seals);
+	else
+		seal_call_start(req, inode, &call);
+}
+
+void fsop_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+		   size_t size, int flags)
+{
+	struct inode *inode = inode_find(request_filesystem(req), ino);
+
+	if (!inode)
+		reply_result(req, -ESTALE);
+	else if (!name_begins(name, USER_PREFIX))
+		reply_result(req, -EOPNOTSUPP);
+	else if (!name_begins(name, CACHET_XATTR_PREFIX))
+		reply_result(req, xattr_set(inode, name, value, size, flags));
+	else if (strcmp(name, CACHET_XATTR_SEALS) != 0)
+		reply_result(req, -EPERM);
+	else if (!inode_is_regular(inode))
+		reply_result(req, -EINVAL);
+	else
+		setxattr_seals(req, inode, value, size, flags);
+}
+
+static void getxattr_seals(fuse_req_t req, struct inode *inode, size_t size)
+{
+	char text[SEALS_TEXT_MAX];
+	int length = cachet_seals_to_string(sealing_current(&inode->sealing), text, sizeof(text));
+
+	reply_sized(req, length, text, size);
+}
+
+/* A value that is too long for an attribute is cut, at the end of a line. */
+static void getxattr_text(fuse_req_t req, GString *text, size_t size)
+{
+	if (text->len > XATTR_SIZE_MAX) {
+		const char *end = g_strrstr_len(text->str, XATTR_SIZE_MAX, "\n");
+
+		g_string_truncate(text, end + 1 - text->str);
+	}
+	reply_sized(req, text->len, text->str, size);
+	g_string_free(text, TRUE);
+}
+
+static void getxattr_cachet(fuse_req_t req, struct inode *inode, const char *name, size_t size)
+{
+	struct caller caller = request_caller(req);
+	bool named = inode_owner_or_root(inode, &caller);
+
+	if (strcmp(name, CACHET_XATTR_SEALS) == 0) {
+		getxattr_seals(req, inode, size);
+	} else if (strcmp(name, CACHET_XATTR_HOLDERS) == 0) {
+		g_autoptr(GArray) holders = inode_holders(inode, named);
+
+		getxattr_text(req, holders_text(holders), size);
+	} else if (strcmp(name, CACHET_XATTR_PINS) == 0) {
+		g_autoptr(GArray) pins = inode_pins(inode, named);
+
+		getxattr_text(req, pins_text(pins), size);
+	} else {
+		reply_result(req, -ENODATA);
+	}
+}
+
+static void getxattr_stored(fuse_req_t req, struct inode *inode, const char *name, size_t size)
+{
+	g_autofree char *value = g_malloc(MIN(size, XATTR_VALUE_MAX) + 1);
+
+	size = MIN(size, XATTR_VALUE_MAX);
+	reply_sized(req, xattr_get(inode, name, value, size), value, size);
+}
+
+void fsop_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	struct inode *inode = inode_find(request_filesystem(req), ino);
+
+	if (!inode)
+		reply_result(req, -ESTALE);
+	else if (!name_begins(name, USER_PREFIX))
+		/* ENODATA for security.capability, which the kernel asks before every write. */
+		reply_result(req, name_begins(name, "security.") ? -ENODATA : -EOPNOTSUPP);
+	else if (inode_is_regular(inode) && name_begins(name, CACHET_XATTR_PREFIX))
+		getxattr_cachet(req, inode, name, size);
+	else
+		getxattr_stored(req, inode, name, size);
+}
+
+void fsop_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	struct inode *inode = inode_find(request_filesystem(req), ino);
+	g_autofree char *list = g_malloc(MIN(size, XATTR_LIST_MAX) + 1);
+
+	size = MIN(size, XATTR_LIST_MAX);
+	if (!inode) {
+		reply_result(req, -ESTALE);
+		return;
+	}
+	reply_sized(req, xattr_list(inode, list, size), list, size);
+}
+
+void fsop_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	struct inode *inode = inode_find(request_filesystem(req), ino);
+
+	if (!inode)
+		reply_result(req, -ESTALE);
+	else if (name_begins(name, CACHET_XATTR_PREFIX))
+		reply_result(req, -EPERM);
+	else
+		reply_result(req, xattr_remove(inode, name));
+}

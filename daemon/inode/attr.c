@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Times of a file that clients write without us (io=kernel) are the memory's. It may be given other
+ * ones by utimens(), so the inode keeps the time that counts, and beside it the memory's time that it
+ * has already seen: when the memory's differs, there was a write that we did not see.
+ */
+#include "inode/attr.h"
+
+#include <errno.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/lock.h"
+#include "inode/directory.h"
+
+#define RELATIME_SECONDS (24 * 60 * 60)
+
+static bool time_before(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec != b->tv_sec ? a->tv_sec < b->tv_sec : a->tv_nsec < b->tv_nsec;
+}
+
+static bool time_equal(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+static void attr_take_memory_mtime_locked(struct inode *inode, const struct timespec *mtime)
+{
+	if (time_equal(mtime, &inode->memory_mtime) || !mtime->tv_sec)
+		return;
+	inode->memory_mtime = *mtime;
+	inode->mtime = *mtime;
+	atomic_store_explicit(&inode->atime_until, 0, memory_order_relaxed);
+	if (time_before(&inode->ctime, mtime))
+		inode->ctime = *mtime;
+}
+
+void attr_sync_memory_locked(struct inode *inode, bool baseline)
+{
+	uint64_t size, blocks;
+	struct timespec mtime;
+
+	lock_assert_held(&inode->lock);
+	if (!inode->mapping.shared)
+		return;
+	mapping_stat(&inode->mapping, &size, &blocks, &mtime);
+	if (baseline)
+		inode->memory_mtime = mtime;
+	else
+		attr_take_memory_mtime_locked(inode, &mtime);
+}
+
+static double attr_cacheable_locked(struct inode *inode)
+{
+	if (!inode_is_regular(inode) || (sealing_current(&inode->sealing) & F_SEAL_WRITE))
+		return CACHE_LONG;
+	/* The kernel drops its attributes at a write, not at a store to a shared mapping. */
+	return inode->was_writable ? CACHE_SHORT : CACHE_LONG;
+}
+
+double attr_get_locked(struct inode *inode, struct stat *st)
+{
+	lock_assert_held(&inode->lock);
+	*st = (struct stat){
+		.st_ino = inode->ino,
+		.st_mode = inode->mode,
+		.st_nlink = inode->nlink,
+		.st_uid = inode->uid,
+		.st_gid = inode->gid,
+		.st_rdev = inode->rdev,
+		.st_blksize = PAGE_BYTES,
+	};
+	if (inode_is_regular(inode)) {
+		struct timespec mtime;
+		uint64_t size, blocks;
+
+		mapping_stat(&inode->mapping, &size, &blocks, &mtime);
+		if (inode->mapping.shared)
+			attr_take_memory_mtime_locked(inode, &mtime);
+		st->st_size = size;
+		st->st_blocks = blocks;
+	} else if (inode_is_dir(inode)) {
+		st->st_size = directory_size(inode->directory);
+	} else if (S_ISLNK(inode->mode)) {
+		st->st_size = strlen(inode->target);
+	}
+	st->st_atim = inode->atime;
+	st->st_mtim = inode->mtime;
+	st->st_ctim = inode->ctime;
+	return attr_cacheable_locked(inode);
+}
+
+double attr_get(struct inode *inode, struct stat *st)
+{
+	scoped_mutex(&inode->lock);
+	return attr_get_locked(inode, st);
+}
+
+void attr_touch_ctime_locked(struct inode *inode)
+{
+	lock_assert_held(&inode->lock);
+	inode->ctime = clock_file_time();
+	atomic_store_explicit(&inode->atime_until, 0, memory_order_relaxed);
+}
+
+void attr_touch_locked(struct inode *inode)
+{
+	attr_touch_ctime_locked(inode);
+	inode->mtime = inode->ctime;
+}
+
+void attr_accessed(struct inode *inode)
+{
+	struct timespec now = clock_file_time();
+
+	if (now.tv_sec < atomic_load_explicit(&inode->atime_until, memory_order_relaxed))
+		return;
+	scoped_mutex(&inode->lock);
+	inode->atime = now;
+	atomic_store_explicit(&inode->atime_until, now.tv_sec + RELATIME_SECONDS,
+			      memory_order_relaxed);
+}
+
+/* setgid without group execution is not a privilege: it once asked for mandatory locking. */
+static mode_t mode_without_privilege(mode_t mode)
+{
+	mode &= ~S_ISUID;
+	return mode & S_IXGRP ? mode & ~S_ISGID : mode;
+}
+
+void attr_written(struct inode *inode, bool kill_priv)
+{
+	scoped_mutex(&inode->lock);
+	if (kill_priv)
+		inode->mode = mode_without_privilege(inode->mode);
+	attr_touch_locked(inode);
+}
+
+static mode_t attr_new_mode(const struct inode *inode, unsigned what, const struct stat *new)
+{
+	mode_t mode = inode->mode;
+
+	if (what & ATTR_MODE)
+		mode = (mode & S_IFMT) | (new->st_mode & 07777);
+	if (what & ATTR_KILL_SUID)
+		mode &= ~S_ISUID;
+	if (what & ATTR_KILL_SGID)
+		mode = mode & S_IXGRP ? mode & ~S_ISGID : mode;
+	if (what & ATTR_KILL_PRIV)
+		mode = mode_without_privilege(mode);
+	/* A new owner must not be impersonated by what the old one made. */
+	if ((what & (ATTR_UID | ATTR_GID)) && !(what & ATTR_MODE) && !S_ISDIR(mode))
+		mode = mode_without_privilege(mode);
+	return mode;
+}
+
+int attr_change(struct inode *inode, unsigned what, const struct stat *new)
+{
+	scoped_mutex(&inode->lock);
+	mode_t mode = attr_new_mode(inode, what, new);
+
+	if ((what & ATTR_SIZE) && !inode_is_regular(inode))
+		return inode_is_dir(inode) ? -EISDIR : -EINVAL;
+	if (inode_is_regular(inode)) {
+		int refused = seal_rules_check_mode(sealing_current(&inode->sealing), inode->mode, mode);
+
+		if (refused)
+			return refused;
+		if (what & ATTR_SIZE) {
+			uint64_t old_size = mapping_size(&inode->mapping);
+			int result = new->st_size < 0 ? -EINVAL
+						      : mapping_truncate(&inode->mapping, new->st_size);
+
+			if (result)
+				return result;
+			/* As in Linux, ftruncate() to the size that is there already changes no time. */
+			if ((uint64_t)new->st_size != old_size)
+				attr_touch_locked(inode);
+		}
+		attr_sync_memory_locked(inode, false);
+	}
+	inode->mode = mode;
+	if (what & ATTR_UID)
+		inode->uid = new->st_uid;
+	if (what & ATTR_GID)
+		inode->gid = new->st_gid;
+	attr_touch_ctime_locked(inode);
+	if (what & ATTR_ATIME)
+		inode->atime = new->st_atim;
+	if (what & ATTR_MTIME)
+		inode->mtime = new->st_mtim;
+	if (what & ATTR_CTIME)
+		inode->ctime = new->st_ctim;
+	return 0;
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+#include "inode/filesystem.h"
+
+#include <errno.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/rcu.h"
+#include "inode/attr.h"
+#include "inode/directory.h"
+#include "inode/handle.h"
+#include "inode/inode.h"
+
+static struct inode *mapping_inode(struct mapping *mapping)
+{
+	return container_of(mapping, struct inode, mapping);
+}
+
+static void pin_owner_get(void *owner)
+{
+	inode_get(owner);
+}
+
+static void pin_owner_put(void *owner)
+{
+	inode_put(owner);
+}
+
+static void pin_owner_released(struct mapping *mapping, void *owner)
+{
+	struct inode *inode = mapping_inode(mapping);
+
+	(void)owner;
+	pthread_mutex_lock(&inode->lock);
+	sealing_wake_locked(&inode->sealing);
+	pthread_mutex_unlock(&inode->lock);
+}
+
+static const struct pin_owner_ops pin_owner_ops = {
+	.get = pin_owner_get,
+	.put = pin_owner_put,
+	.released = pin_owner_released,
+};
+
+static void collapse_sealed(gpointer data, gpointer user_data)
+{
+	struct inode *inode = data;
+	struct filesystem *fs = user_data;
+	long failed = 0;
+	long huge = mapping_collapse_range(&inode->mapping, 0, mapping_size(&inode->mapping), &failed);
+
+	if (huge > 0)
+		atomic_fetch_add(&fs->stats.collapsed, huge);
+	atomic_fetch_add(&fs->stats.collapse_failed, failed);
+	inode_put(inode);
+}
+
+static int filesystem_make_root(struct filesystem *fs)
+{
+	const struct caller owner = {
+		.uid = fs->config.root_uid,
+		.gid = fs->config.root_gid,
+	};
+	int result = inode_new(fs, S_IFDIR | (fs->config.root_mode & 07777), 0, &owner, NULL, NULL,
+			       &fs->root);
+
+	if (result == 0)
+		fs->root->nlink = 2;
+	return result;
+}
+
+int filesystem_start(struct filesystem *fs, const struct filesystem_config *config)
+{
+	int error = 0;
+
+	fs->config = *config;
+	fs->fuse_fd = -1;
+	reservation_init(&fs->budget, config->pages);
+	xarray_init(&fs->inodes);
+	xarray_init(&fs->handles);
+	atomic_init(&fs->next_ino, FILESYSTEM_ROOT_INO);
+	atomic_init(&fs->next_handle, 1);
+	seal_engine_start(&fs->seals);
+	fs->pin_engine = pin_engine_new(&error);
+	if (fs->pin_engine)
+		fs->features |= CACHET_FEATURE_PINS;
+	else
+		log_warning("no pins: io_uring: %s", g_strerror(-error));
+	fs->pins = pin_table_new(fs->pin_engine, &pin_owner_ops);
+	if (!fs->pins)
+		return -ENOMEM;
+	fs->collapser = g_thread_pool_new(collapse_sealed, fs, 1, FALSE, NULL);
+	return filesystem_make_root(fs);
+}
+
+void filesystem_interrupt(struct filesystem *fs)
+{
+	uint64_t index = 0;
+	unsigned order;
+	struct inode *inode;
+
+	for (;;) {
+		rcu_read_lock();
+		inode = xarray_find(&fs->inodes, &index, XARRAY_INDEX_MAX, XARRAY_PRESENT, &order);
+		rcu_read_unlock();
+		if (!inode)
+			break;
+		inode = inode_lookup(fs, index);
+		if (inode && inode_is_regular(inode))
+			sealing_interrupt_all(&inode->sealing);
+		inode_put(inode);
+		index++;
+	}
+	while (atomic_load(&fs->seals.waiting))
+		g_usleep(1000);
+}
+
+static void *table_first(struct xarray *table)
+{
+	uint64_t index = 0;
+	void *entry;
+
+	xarray_lock(table);
+	entry = xarray_find(table, &index, XARRAY_INDEX_MAX, XARRAY_PRESENT, NULL);
+	xarray_unlock(table);
+	return entry;
+}
+
+/* The kernel forgets nothing at an unmount: handles and inodes that it knew are left. */
+static void filesystem_drop_handles(struct filesystem *fs)
+{
+	struct handle *handle;
+
+	while ((handle = table_first(&fs->handles)))
+		handle_close(handle);
+}
+
+static void filesystem_drop_inodes(struct filesystem *fs)
+{
+	struct inode *inode;
+
+	while ((inode = table_first(&fs->inodes))) {
+		if (inode_is_dir(inode))
+			directory_free(take_ptr(inode->directory));
+		inode_put_many(inode, atomic_load(&inode->refs));
+	}
+}
+
+void filesystem_stop(struct filesystem *fs)
+{
+	filesystem_drop_handles(fs);
+	pin_table_free(fs->pins);
+	pin_engine_free(fs->pin_engine);
+	seal_engine_stop(&fs->seals);
+	if (fs->collapser)
+		g_thread_pool_free(fs->collapser, FALSE, TRUE);
+	filesystem_drop_inodes(fs);
+	xarray_destroy(&fs->handles);
+	xarray_destroy(&fs->inodes);
+	rcu_barrier();
+}

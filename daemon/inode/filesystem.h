@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One mount: its settings, what it found, and its tables. Everything that outlives a request hangs
+ * here and has a number rather than an address for a name.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <cachet/ioctl.h>
+
+#include "cache/pinning.h"
+#include "cache/reservation.h"
+#include "cache/xarray.h"
+#include "pin/engine.h"
+#include "seal/engine.h"
+
+#define FILESYSTEM_ROOT_INO 1
+
+struct inode;
+
+/**
+ * struct filesystem_config - what the user chose
+ * @nr_inodes: limit, 0 is none
+ * @pages: limit, 0 is none
+ */
+struct filesystem_config {
+	uint64_t pages;
+	uint64_t nr_inodes;
+	uid_t root_uid;
+	gid_t root_gid;
+	mode_t root_mode;
+	int seal_timeout_ms;
+};
+
+/**
+ * struct filesystem_stats - counted since the start, without locks
+ */
+struct filesystem_stats {
+	atomic_uint_least64_t requests;
+	atomic_uint_least64_t bytes_read;
+	atomic_uint_least64_t bytes_written;
+	atomic_uint_least64_t collapsed;
+	atomic_uint_least64_t collapse_failed;
+	atomic_uint_least64_t handles;
+	atomic_uint_least64_t inodes;
+};
+
+/**
+ * struct filesystem - see above
+ * @plane:    who moves the bytes; settled before the first request is answered
+ * @features: CACHET_FEATURE_*
+ * @kernel_passthrough, @kernel_io_uring: the kernel's word at INIT; whether it works is tried later
+ * @fuse_fd:  borrows the session's descriptor of /dev/fuse, for backing ids; -1 before the mount
+ * @device:   st_dev of the mount, 0 while unknown
+ * @inodes:   by number
+ * @handles:  by number
+ * @collapser: makes sealed files huge, in the background
+ * @invalidate: upwards: drop the kernel's cached pages of a file; returns at once, @invalidated
+ *            follows
+ */
+struct filesystem {
+	struct filesystem_config config;
+	enum cachet_plane plane;
+	unsigned features;
+	bool kernel_passthrough;
+	bool kernel_io_uring;
+	int fuse_fd;
+	dev_t device;
+	struct reservation budget;
+	struct xarray inodes;
+	struct xarray handles;
+	atomic_uint_least64_t next_ino;
+	atomic_uint_least64_t next_handle;
+	struct inode *root;
+	struct seal_engine seals;
+	struct pin_engine *pin_engine;
+	struct pin_table *pins;
+	GThreadPool *collapser;
+	struct filesystem_stats stats;
+	void (*invalidate)(struct filesystem *fs, uint64_t ino);
+	void *session;
+};
+
+/**
+ * filesystem_start() - an empty mount with its root directory
+ * @fs: zeroed
+ * @config: copied
+ * Context: after the last fork; starts threads.
+ * Return: 0, -ENOMEM.
+ */
+int filesystem_start(struct filesystem *fs, const struct filesystem_config *config);
+
+/**
+ * filesystem_interrupt() - end all who wait for a seal; replies still go out
+ * Context: no new request comes; returns when every request has been answered.
+ */
+void filesystem_interrupt(struct filesystem *fs);
+
+/**
+ * filesystem_stop() - give everything back
+ * Context: after the session has ended.
+ */
+void filesystem_stop(struct filesystem *fs);
+
+/**
+ * filesystem_passthrough() - do handles of sealed or io=kernel files reach the memory directly?
+ * Context: any.
+ */
+static inline bool filesystem_passthrough(const struct filesystem *fs)
+{
+	return fs->features & CACHET_FEATURE_PASSTHROUGH;
+}

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The I/O mode of a handle.
+ *
+ *	io=kernel			passthrough, always
+ *	io=daemon, not write-sealed	direct
+ *	io=daemon, write-sealed		passthrough; cached where the mount has no privilege
+ *
+ * The kernel refuses (with EIO, to the user) a passthrough handle beside a cached one, and one with
+ * another backing id than the inode's other handles. The table keeps both apart: the mode depends on
+ * the mount and on the write seal alone, a direct handle hinders nobody, and all passthrough handles
+ * of an inode share one backing id. That id is made with the first of them and given back after the
+ * last. The kernel leaves a mode before it sends RELEASE, so the daemon's count is never below the
+ * kernel's; mode, id and count change together under the inode's lock, before the reply.
+ *
+ * A private mapping of a direct handle makes the kernel cache pages of an unsealed file. They must
+ * not be seen through a cached handle later, so handles drop them at open (no KEEP_CACHE) until the
+ * kernel has confirmed once that it dropped everything (cache_clean).
+ */
+#include "inode/handle.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/lock.h"
+#include "inode/attr.h"
+#include "seal/procmaps.h"
+
+/* From the FUSE protocol (7.40); headers of older systems do not have them. */
+struct backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
+#define BACKING_OPEN _IOW(229, 1, struct backing_map)
+#define BACKING_CLOSE _IOW(229, 2, uint32_t)
+
+bool handle_writable(const struct handle *handle)
+{
+	return (handle->flags & O_ACCMODE) != O_RDONLY;
+}
+
+int backing_open(int fuse_fd, int memory_fd)
+{
+	struct backing_map map = { .fd = memory_fd };
+	int id = ioctl(fuse_fd, BACKING_OPEN, &map);
+
+	return id < 0 ? -errno : id;
+}
+
+void backing_close(int fuse_fd, int id)
+{
+	if (fuse_fd >= 0) /* with the connection all ids are gone */
+		ioctl(fuse_fd, BACKING_CLOSE, &id);
+}
+
+/* One more passthrough handle. Return: 0 or a negative errno. */
+static int inode_use_backing_locked(struct inode *inode)
+{
+	lock_assert_held(&inode->lock);
+	if (!inode->backing_users) {
+		bool fresh = atomic_load(&inode->mapping.memory.fd) < 0;
+		int fd = mapping_fd(&inode->mapping);
+		int id;
+
+		if (fd < 0)
+			return fd;
+		if (fresh)
+			attr_sync_memory_locked(inode, true);
+		id = backing_open(inode->fs->fuse_fd, fd);
+		if (id < 0)
+			return id;
+		inode->backing = id;
+	}
+	inode->backing_users++;
+	return 0;
+}
+
+static void inode_unuse_backing_locked(struct inode *inode)
+{
+	lock_assert_held(&inode->lock);
+	if (--inode->backing_users)
+		return;
+	backing_close(inode->fs->fuse_fd, inode->backing);
+	inode->backing = 0;
+}
+
+static enum handle_mode inode_choose_mode_locked(struct inode *inode)
+{
+	struct filesystem *fs = inode->fs;
+
+	if (fs->plane == CACHET_PLANE_KERNEL)
+		return HANDLE_PASSTHROUGH;
+	if (!(sealing_current(&inode->sealing) & F_SEAL_WRITE))
+		return HANDLE_DIRECT;
+	return filesystem_passthrough(fs) ? HANDLE_PASSTHROUGH : HANDLE_CACHED;
+}
+
+static int filesystem_add_handle(struct filesystem *fs, struct handle *handle)
+{
+	int result;
+
+	handle->id = atomic_fetch_add(&fs->next_handle, 1);
+	xarray_lock(&fs->handles);
+	result = xarray_store_locked(&fs->handles, handle->id, 0, handle);
+	xarray_unlock(&fs->handles);
+	if (result == 0)
+		atomic_fetch_add(&fs->stats.handles, 1);
+	return result;
+}
+
+static void filesystem_remove_handle(struct filesystem *fs, struct handle *handle)
+{
+	xarray_lock(&fs->handles);
+	xarray_erase_locked(&fs->handles, handle->id);
+	xarray_unlock(&fs->handles);
+	atomic_fetch_sub(&fs->stats.handles, 1);
+}
+
+/* A handle that can map the memory writable, which only passthrough allows, hinders write seals. */
+static bool inode_handle_is_writer(struct inode *inode, int flags)
+{
+	return inode->fs->plane == CACHET_PLANE_KERNEL && (flags & O_ACCMODE) == O_RDWR;
+}
+
+static int inode_truncate_at_open_locked(struct inode *inode, bool kill_priv)
+{
+	int result = mapping_truncate(&inode->mapping, 0);
+
+	if (result)
+		return result;
+	if (kill_priv)
+		inode->mode &= inode->mode & S_IXGRP ? ~(S_ISUID | S_ISGID) : ~S_ISUID;
+	attr_sync_memory_locked(inode, false);
+	attr_touch_locked(inode);
+	return 0;
+}
+
+static int inode_attach_handle_locked(struct inode *inode, struct handle *handle, bool kill_priv,
+				      struct admission *admission)
+{
+	int result = seal_rules_check_open(sealing_current(&inode->sealing), handle->flags,
+					   mapping_size(&inode->mapping));
+
+	if (result == 0 && handle->is_writer)
+		result = sealing_admit_writer_locked(&inode->sealing, admission);
+	if (result)
+		return result;
+	handle->mode = inode_choose_mode_locked(inode);
+	handle->keep_cache = inode->cache_clean;
+	if (handle->mode == HANDLE_PASSTHROUGH) {
+		result = inode_use_backing_locked(inode);
+		if (result)
+			return result;
+	}
+	if (handle->flags & O_TRUNC)
+		result = inode_truncate_at_open_locked(inode, kill_priv);
+	if (result) {
+		if (handle->mode == HANDLE_PASSTHROUGH)
+			inode_unuse_backing_locked(inode);
+		return result;
+	}
+	if (handle->is_writer) {
+		inode->was_writable = true;
+		sealing_add_writer_locked(&inode->sealing, &handle->writer);
+	}
+	list_add_tail(&inode->handles, &handle->link);
+	inode->nr_handles++;
+	return 0;
+}
+
+int handle_open(struct inode *inode, int flags, const struct caller *caller, bool kill_priv,
+		struct admission *admission, struct handle **out)
+{
+	struct filesystem *fs = inode->fs;
+	struct handle *handle = g_new0(struct handle, 1);
+	int result;
+
+	handle->inode = inode;
+	handle->flags = flags;
+	handle->uid = handle->writer.uid = caller->uid;
+	handle->pid = handle->writer.pid = caller->pid;
+	handle->since_ms = clock_now_ms();
+	handle->is_writer = inode_handle_is_writer(inode, flags);
+	result = filesystem_add_handle(fs, handle);
+	if (result) {
+		g_free(handle);
+		return result;
+	}
+	handle->writer.handle = handle->id;
+	pthread_mutex_lock(&inode->lock);
+	result = inode_attach_handle_locked(inode, handle, kill_priv, admission);
+	pthread_mutex_unlock(&inode->lock);
+	if (result) {
+		filesystem_remove_handle(fs, handle);
+		g_free(handle);
+		return result;
+	}
+	inode_get(inode);
+	*out = handle;
+	return 0;
+}
+
+void handle_close(struct handle *handle)
+{
+	struct inode *inode;
+
+	if (!handle)
+		return;
+	inode = handle->inode;
+	filesystem_remove_handle(inode->fs, handle);
+	/* Pins go first: they end in a wake-up of their own, and may still be on their way out. */
+	if (handle->has_pinned)
+		pin_table_remove_handle(inode->fs->pins, &inode->mapping, handle->id);
+	pthread_mutex_lock(&inode->lock);
+	list_del(&handle->link);
+	inode->nr_handles--;
+	if (handle->mode == HANDLE_PASSTHROUGH)
+		inode_unuse_backing_locked(inode);
+	sealing_abort_locked(&inode->sealing, handle->id);
+	if (handle->is_writer)
+		sealing_remove_writer_locked(&inode->sealing, &handle->writer);
+	pthread_mutex_unlock(&inode->lock);
+	g_free(handle);
+	inode_put(inode);
+}
+
+struct handle *handle_find(struct filesystem *fs, uint64_t id)
+{
+	struct handle *handle;
+
+	rcu_read_lock();
+	handle = xarray_load(&fs->handles, id);
+	rcu_read_unlock();
+	return handle;
+}
+
+void inode_sealed(struct inode *inode, unsigned added)
+{
+	struct filesystem *fs = inode->fs;
+
+	if (!(added & F_SEAL_WRITE))
+		return;
+	if (!filesystem_passthrough(fs))
+		fs->invalidate(fs, inode->ino);
+	inode_get(inode);
+	g_thread_pool_push(fs->collapser, inode, NULL);
+}
+
+void inode_cache_invalidated(struct filesystem *fs, uint64_t ino)
+{
+	auto_inode inode = inode_lookup(fs, ino);
+
+	if (!inode)
+		return;
+	scoped_mutex(&inode->lock);
+	inode->cache_clean = true;
+}
+
+bool inode_is_mapped_writable(struct inode *inode)
+{
+	return procmaps_any_writable(inode->fs->device, inode->ino);
+}

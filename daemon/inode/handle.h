@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An open file: its number, its I/O mode, and what it hinders. handle.c begins with the modes.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "inode/inode.h"
+
+enum handle_mode {
+	HANDLE_PASSTHROUGH, /* the kernel reads, writes and maps the memory itself */
+	HANDLE_DIRECT,	    /* every byte is asked from the daemon */
+	HANDLE_CACHED,	    /* the kernel keeps pages: contents that can no longer change */
+};
+
+/**
+ * struct handle - see above
+ * @id:     its number, never reused on this mount
+ * @flags:  O_* of open()
+ * @link:   in inode->handles
+ * @has_pinned: a pin has been taken through this handle
+ * @writer: linked into the inode's sealing when the handle could map the memory writable
+ */
+struct handle {
+	uint64_t id;
+	struct inode *inode;
+	int flags;
+	enum handle_mode mode;
+	bool keep_cache;
+	bool is_writer;
+	bool has_pinned;
+	uid_t uid;
+	pid_t pid;
+	int64_t since_ms;
+	struct list link;
+	struct writer writer;
+};
+
+/**
+ * handle_open() - open a file, truncate it when O_TRUNC is set
+ * @inode: borrows; the handle takes a reference of its own
+ * @flags: O_*; permissions were checked by the kernel
+ * @caller: who asks
+ * @kill_priv: O_TRUNC by somebody without privilege
+ * @admission: takes it when the answer must wait for a seal
+ * @handle: out: returns a reference, for handle_close()
+ *
+ * The handle is counted before the reply goes out, as the kernel uses it as soon as it has it.
+ * Context: takes the inode's lock; may sleep.
+ * Return: 0; -EPERM (seals); -EINPROGRESS (@admission will be resumed); -ENOMEM, -EMFILE, -ENFILE.
+ */
+int handle_open(struct inode *inode, int flags, const struct caller *caller, bool kill_priv,
+		struct admission *admission, struct handle **handle);
+
+/**
+ * handle_close() - RELEASE, or the reply to the open did not arrive
+ * @handle: takes; may be NULL
+ * Context: takes the inode's lock; no lock is held.
+ */
+void handle_close(struct handle *handle);
+
+/**
+ * handle_find() - the handle of a number
+ *
+ * The kernel sends no RELEASE while it has another request on the handle under way.
+ * Context: any.
+ * Return: borrows the handle; NULL when there is none.
+ */
+struct handle *handle_find(struct filesystem *fs, uint64_t id);
+
+/**
+ * handle_writable() - is the handle open for writing?
+ */
+bool handle_writable(const struct handle *handle);
+
+/**
+ * backing_open() - register memory with the kernel, for passthrough
+ * @fuse_fd: borrows the descriptor of /dev/fuse
+ * @memory_fd: borrows; the kernel keeps the memory open
+ * Context: any.
+ * Return: an id above 0 for backing_close(), or a negative errno.
+ */
+int backing_open(int fuse_fd, int memory_fd);
+
+/**
+ * backing_close() - the end of backing_open(); open handles keep what they use
+ * @id: takes
+ * Context: any.
+ */
+void backing_close(int fuse_fd, int id);
+
+/**
+ * inode_sealed() - seals were granted: let caches and the collapser know
+ * @added: F_SEAL_*
+ * Context: no lock is held.
+ */
+void inode_sealed(struct inode *inode, unsigned added);
+
+/**
+ * inode_is_mapped_writable() - is the memory mapped shared and writable, as far as /proc shows?
+ * Context: sleeps, no lock is held.
+ */
+bool inode_is_mapped_writable(struct inode *inode);
+
+/**
+ * inode_cache_invalidated() - the kernel has dropped what it cached before the seal
+ * @ino: its number
+ * Context: no lock is held.
+ */
+void inode_cache_invalidated(struct filesystem *fs, uint64_t ino);

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Attributes that users store: name and value, as given.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "inode/inode.h"
+
+/* As in Linux: one value, and all names of an inode. */
+#define XATTR_VALUE_MAX 65536
+#define XATTR_NAME_MAX 255
+
+/* What all attributes of one inode may take, since they are the daemon's own memory. */
+#define XATTR_INODE_MAX (128 * 1024)
+
+/**
+ * xattr_set() - store an attribute
+ * @flags: XATTR_CREATE, XATTR_REPLACE or 0
+ * Context: takes the inode's lock.
+ * Return: 0; -EEXIST, -ENODATA (flags); -E2BIG, -ERANGE (sizes); -ENOSPC (all of the inode's).
+ */
+int xattr_set(struct inode *inode, const char *name, const void *value, size_t size, int flags);
+
+/**
+ * xattr_get() - read an attribute
+ * @value: borrows; may be NULL when @size is 0, which asks for the size
+ * Context: takes the inode's lock.
+ * Return: bytes of the value; -ENODATA; -ERANGE (@size is too small).
+ */
+ssize_t xattr_get(struct inode *inode, const char *name, void *value, size_t size);
+
+/**
+ * xattr_list() - names, each with its NUL
+ * @list: borrows; may be NULL when @size is 0, which asks for the size
+ * Context: takes the inode's lock.
+ * Return: bytes; -ERANGE (@size is too small).
+ */
+ssize_t xattr_list(struct inode *inode, char *list, size_t size);
+
+/**
+ * xattr_remove() - drop an attribute
+ * Context: takes the inode's lock.
+ * Return: 0; -ENODATA.
+ */
+int xattr_remove(struct inode *inode, const char *name);

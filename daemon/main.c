@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "session/session.h"
+
+#define EXIT_USAGE 2
+
+static int run(struct options *options, int argc, char **argv)
+{
+	g_autoptr(GError) error = NULL;
+
+	if (!options_parse(options, argc, argv, &error)) {
+		fprintf(stderr, "cachetd: %s\nTry \"cachetd --help\".\n", error->message);
+		return EXIT_USAGE;
+	}
+	if (options->help) {
+		fputs(options_usage(), stdout);
+		return EXIT_SUCCESS;
+	}
+	if (options->version) {
+		puts("cachetd " CACHET_VERSION);
+		return EXIT_SUCCESS;
+	}
+	log_setup(options->debug);
+	return session_run(options);
+}
+
+int main(int argc, char **argv)
+{
+	struct options options;
+	int status = run(&options, argc, argv);
+
+	options_clear(&options);
+	return status;
+}

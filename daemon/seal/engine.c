@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+#include "seal/engine.h"
+
+#include "base/clock.h"
+#include "seal/sealing.h"
+
+/* Each may sleep for 165 ms in the kernel for a file with unexplained references. */
+#define SEAL_THREADS_MAX 16
+
+static void engine_work(gpointer sealing, gpointer engine)
+{
+	(void)engine;
+	sealing_run(sealing);
+}
+
+static gpointer engine_clock(gpointer data)
+{
+	struct seal_engine *engine = data;
+
+	g_main_context_push_thread_default(engine->clock);
+	g_main_loop_run(engine->loop);
+	g_main_context_pop_thread_default(engine->clock);
+	return NULL;
+}
+
+void seal_engine_start(struct seal_engine *engine)
+{
+	engine->pool = g_thread_pool_new(engine_work, engine, SEAL_THREADS_MAX, FALSE, NULL);
+	engine->clock = g_main_context_new();
+	engine->loop = g_main_loop_new(engine->clock, FALSE);
+	engine->thread = g_thread_new("seal-clock", engine_clock, engine);
+}
+
+void seal_engine_stop(struct seal_engine *engine)
+{
+	if (!engine->thread)
+		return;
+	g_thread_pool_free(engine->pool, FALSE, TRUE);
+	g_main_loop_quit(engine->loop);
+	g_thread_join(engine->thread);
+	g_main_loop_unref(engine->loop);
+	g_main_context_unref(engine->clock);
+	engine->thread = NULL;
+}
+
+void seal_engine_push(struct seal_engine *engine, struct sealing *sealing)
+{
+	g_thread_pool_push(engine->pool, sealing, NULL);
+}
+
+GSource *seal_engine_call_at(struct seal_engine *engine, int64_t at_ms, GSourceFunc function,
+			     gpointer data, GDestroyNotify release)
+{
+	int64_t delay = at_ms - clock_now_ms();
+	GSource *source = g_timeout_source_new(delay > 0 ? MIN(delay, G_MAXINT) : 0);
+
+	g_source_set_callback(source, function, data, release);
+	g_source_attach(source, engine->clock);
+	return source;
+}
+
+void seal_engine_cancel(GSource *source)
+{
+	if (!source)
+		return;
+	g_source_destroy(source);
+	g_source_unref(source);
+}

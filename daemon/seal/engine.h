@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The threads of sealing: a pool that runs what may sleep, and a clock that wakes what waits. FUSE
+ * workers never do either.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct sealing;
+
+/**
+ * struct seal_engine - one per mount
+ * @pool:    runs sealing_run() for a file that has work
+ * @clock:   context of the timers
+ * @loop:    runs @clock, on @thread
+ * @waiting: requests that wait at the moment
+ * @max_waiting: more are refused with -EAGAIN; 0 is no limit. A transport that keeps a buffer for
+ *           each request that is not answered sets it.
+ */
+struct seal_engine {
+	GThreadPool *pool;
+	GMainContext *clock;
+	GMainLoop *loop;
+	GThread *thread;
+	atomic_uint waiting;
+	unsigned max_waiting;
+	atomic_ulong granted;
+	atomic_ulong refused;
+	atomic_ulong waited;
+};
+
+/**
+ * seal_engine_start() - start the threads
+ * Context: aborts when threads cannot be had; called once at start-up.
+ */
+void seal_engine_start(struct seal_engine *engine);
+
+/**
+ * seal_engine_stop() - let what runs finish, then stop the threads
+ * Context: sleeps; no new request comes.
+ */
+void seal_engine_stop(struct seal_engine *engine);
+
+/**
+ * seal_engine_push() - run sealing_run() on the pool
+ * @sealing: takes a reference that sealing_run() puts
+ * Context: any, locks may be held.
+ */
+void seal_engine_push(struct seal_engine *engine, struct sealing *sealing);
+
+/**
+ * seal_engine_call_at() - call a function at a time
+ * @at_ms: of clock_now_ms()
+ * @function: called on the clock's thread; must not sleep
+ * @data: for @function
+ * @release: called with @data once the source is gone, called or not
+ * Context: any, locks may be held.
+ * Return: returns a reference to the source, for seal_engine_cancel().
+ */
+GSource *seal_engine_call_at(struct seal_engine *engine, int64_t at_ms, GSourceFunc function,
+			     gpointer data, GDestroyNotify release);
+
+/**
+ * seal_engine_cancel() - the call is no longer wanted; it may be under way
+ * @source: takes; may be NULL
+ * Context: any, locks may be held.
+ */
+void seal_engine_cancel(GSource *source);

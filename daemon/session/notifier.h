@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The thread that tells the kernel what it did not ask for. A notification may wait for requests to
+ * end, so no FUSE worker may send one.
+ */
+#pragma once
+
+#include <fuse_lowlevel.h>
+#include <glib.h>
+
+#include "inode/filesystem.h"
+
+struct notifier {
+	struct filesystem *fs;
+	struct fuse_session *session;
+	GAsyncQueue *queue;
+	GThread *thread;
+};
+
+/**
+ * notifier_start() - start the thread
+ * @fs: borrows
+ * @session: borrows
+ */
+void notifier_start(struct notifier *notifier, struct filesystem *fs, struct fuse_session *session);
+
+/**
+ * notifier_stop() - end the thread; what was not yet told is dropped
+ */
+void notifier_stop(struct notifier *notifier);
+
+/**
+ * notifier_invalidate() - the kernel shall drop the cached pages of a file
+ * @ino: its number
+ * Context: any; returns at once. inode_cache_invalidated() follows.
+ */
+void notifier_invalidate(struct notifier *notifier, uint64_t ino);
