@@ -261,24 +261,33 @@ enum memory_extent {
 	EXTENT_MIXED,
 };
 
-static enum memory_extent mapping_memory_extent(struct mapping *mapping, struct folio *folio)
+/* What the memory said last, so that one question answers for many folios: hole, data, hole. */
+struct memory_extents {
+	uint64_t begin, data, end; /* bytes: a hole from begin, data from there to end */
+};
+
+static enum memory_extent mapping_memory_extent(struct mapping *mapping, struct folio *folio,
+						struct memory_extents *known)
 {
 	uint64_t begin = folio->index << PAGE_SHIFT, end = folio_end(folio) << PAGE_SHIFT;
-	int64_t data = memory_seek(&mapping->memory, begin, SEEK_DATA);
-	int64_t hole;
 
-	if (data < 0 || (uint64_t)data >= end)
+	if (begin < known->begin || begin >= known->end) {
+		int64_t data = memory_seek(&mapping->memory, begin, SEEK_DATA);
+		int64_t hole = data < 0 ? -1 : memory_seek(&mapping->memory, data, SEEK_HOLE);
+
+		known->begin = begin;
+		known->data = data < 0 ? UINT64_MAX : (uint64_t)data;
+		/* The end of the file counts as a hole, though it may lie inside a page. */
+		known->end = hole < 0 ? UINT64_MAX : page_after((uint64_t)hole) << PAGE_SHIFT;
+	}
+	if (end <= known->data)
 		return EXTENT_HOLE;
-	if ((uint64_t)data > begin)
-		return EXTENT_MIXED;
-	hole = memory_seek(&mapping->memory, begin, SEEK_HOLE);
-	/* The end of the file counts as a hole, though it may lie inside a page. */
-	return hole < 0 || page_after((uint64_t)hole) >= folio_end(folio) ? EXTENT_DATA :
-									    EXTENT_MIXED;
+	return begin >= known->data && end <= known->end ? EXTENT_DATA : EXTENT_MIXED;
 }
 
 void mapping_prune(struct mapping *mapping, uint64_t first, uint64_t last)
 {
+	struct memory_extents known = { 0, 0, 0 };
 	uint64_t index = first;
 	struct folio *folio;
 
@@ -287,7 +296,7 @@ void mapping_prune(struct mapping *mapping, uint64_t first, uint64_t last)
 	       (folio = xarray_find(&mapping->folios, &index, last, XARRAY_PRESENT, NULL))) {
 		enum memory_extent extent = folio_test(folio, FOLIO_ALLOCATED) ?
 						    EXTENT_DATA :
-						    mapping_memory_extent(mapping, folio);
+						    mapping_memory_extent(mapping, folio, &known);
 
 		if (extent == EXTENT_MIXED && !folio_maybe_dma_pinned(folio) &&
 		    mapping_halve_locked(mapping, folio) == 0)

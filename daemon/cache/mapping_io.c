@@ -267,14 +267,17 @@ static ssize_t copy_bytes(int from, uint64_t from_offset, int to, uint64_t to_of
 ssize_t mapping_copy_range(struct mapping *from, uint64_t from_offset, struct mapping *to,
 			   uint64_t to_offset, size_t length)
 {
+	uint64_t size = mapping_size(from);
 	ssize_t done = 0;
 
-	if (length > SSIZE_MAX)
-		length = SSIZE_MAX;
-	if (from_offset > MAPPING_SIZE_MAX - length)
-		length = from_offset < MAPPING_SIZE_MAX ? MAPPING_SIZE_MAX - from_offset : 0;
-	if (from == to && length && from_offset < to_offset + length &&
-	    to_offset < from_offset + length)
+	if (to_offset >= MAPPING_SIZE_MAX && length)
+		return -EFBIG;
+	/* Where the source ends now: within one file the copy itself may move the end. */
+	if (from_offset >= size)
+		return 0;
+	if (length > size - from_offset)
+		length = size - from_offset;
+	if (from == to && from_offset < to_offset + length && to_offset < from_offset + length)
 		return -EINVAL;
 
 	while ((size_t)done < length) {

@@ -321,6 +321,8 @@ static void test_copy_range(void)
 	g_assert_cmpint(mapping_copy_range(&from.mapping, 0, &from.mapping, 5 * PAGE, PAGE), ==, PAGE);
 	file_expect(&from, 5 * PAGE, PAGE, 'c');
 	g_assert_cmpint(mapping_copy_range(&from.mapping, UINT64_MAX, &to.mapping, 0, PAGE), ==, 0);
+	g_assert_cmpint(mapping_copy_range(&from.mapping, 0, &to.mapping, UINT64_MAX, PAGE), ==, -EFBIG);
+	g_assert_cmpint(mapping_copy_range(&from.mapping, 0, &to.mapping, 0, 0), ==, 0);
 	file_check(&from);
 	file_close(&from);
 	file_close(&to);

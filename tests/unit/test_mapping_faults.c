@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One story of a file, told again and again, each time with another allocation that fails. The step
+ * that meets the failure says -ENOMEM and has changed nothing; told a second time it succeeds. At the
+ * end nothing is left.
+ */
+#include "mapping_fixture.h"
+
+#include <errno.h>
+
+struct story {
+	struct file file, other;
+	struct mapping_pins *pins;
+	long huge, given_up;
+};
+
+static char page[3 * HUGE_BYTES];
+
+static int step_write_small(struct story *s)
+{
+	return (int)mapping_write(&s->file.mapping, page, 10, 3 * PAGE);
+}
+
+static int step_write_large(struct story *s)
+{
+	return (int)mapping_write(&s->file.mapping, page, 2 * HUGE_BYTES + 5 * PAGE, 0);
+}
+
+static int step_write_hole(struct story *s)
+{
+	return (int)mapping_write(&s->file.mapping, page, 9 * PAGE, 4 * HUGE_BYTES - 4 * PAGE);
+}
+
+static int step_overwrite(struct story *s)
+{
+	return (int)mapping_write(&s->file.mapping, page + 1, HUGE_BYTES, 10);
+}
+
+static int step_extend(struct story *s)
+{
+	return mapping_truncate(&s->file.mapping, 6 * HUGE_BYTES);
+}
+
+static int step_punch(struct story *s)
+{
+	return mapping_punch(&s->file.mapping, 33 * PAGE, 400 * PAGE);
+}
+
+static int step_allocate(struct story *s)
+{
+	return mapping_allocate(&s->file.mapping, 40 * PAGE, 300 * PAGE, false);
+}
+
+static int step_zero(struct story *s)
+{
+	return mapping_zero(&s->file.mapping, 30 * PAGE + 5, 20 * PAGE, false);
+}
+
+static int step_populate(struct story *s)
+{
+	return mapping_populate(&s->file.mapping, 0, HUGE_BYTES);
+}
+
+static int step_copy(struct story *s)
+{
+	return (int)mapping_copy_range(&s->file.mapping, 0, &s->other.mapping, 100, HUGE_BYTES / 2);
+}
+
+static int step_pin(struct story *s)
+{
+	return mapping_pin_range(&s->file.mapping, 100 * PAGE, HUGE_BYTES, &s->pins);
+}
+
+static int step_unpin(struct story *s)
+{
+	mapping_unpin_range(&s->file.mapping, s->pins);
+	s->pins = NULL;
+	return 0;
+}
+
+static int step_shrink(struct story *s)
+{
+	return mapping_truncate(&s->file.mapping, 3 * HUGE_BYTES / 2 + 11 * PAGE);
+}
+
+static int step_seal(struct story *s)
+{
+	return mapping_add_seals(&s->file.mapping, F_SEAL_WRITE);
+}
+
+static const struct {
+	const char *name;
+	int (*step)(struct story *s);
+	bool may_allocate_pages; /* before it fails, which the contract allows */
+} steps[] = {
+	{ "write small", step_write_small, false },
+	{ "write large", step_write_large, false },
+	{ "extend", step_extend, false },
+	{ "write into a hole", step_write_hole, false },
+	{ "overwrite", step_overwrite, false },
+	{ "punch", step_punch, false },
+	{ "allocate", step_allocate, false },
+	{ "zero", step_zero, false },
+	{ "pin", step_pin, true },
+	{ "unpin", step_unpin, false },
+	{ "copy", step_copy, false },
+	{ "populate", step_populate, true },
+	{ "shrink", step_shrink, false },
+	{ "seal", step_seal, false },
+};
+
+static void tell(struct story *s)
+{
+	file_open(&s->file, 0, false);
+	file_open(&s->other, 0, false);
+	for (size_t i = 0; i < G_N_ELEMENTS(steps); i++) {
+		char *before, *after;
+		size_t size = file_contents(&s->file, &before);
+		uint64_t used = atomic_load(&s->file.budget.used);
+		uint64_t used_other = atomic_load(&s->other.budget.used);
+		int rc = steps[i].step(s);
+
+		if (rc < 0) {
+			g_assert_cmpint(rc, ==, -ENOMEM);
+			g_test_message("%s failed", steps[i].name);
+			g_assert_cmpuint(file_contents(&s->file, &after), ==, size);
+			g_assert_cmpmem(before, size, after, size);
+			g_free(after);
+			if (!steps[i].may_allocate_pages)
+				g_assert_cmpuint(atomic_load(&s->file.budget.used), ==, used);
+			g_assert_cmpuint(atomic_load(&s->other.budget.used), ==, used_other);
+			file_check(&s->file);
+			rc = steps[i].step(s);
+		}
+		g_assert_cmpint(rc, >=, 0);
+		g_free(before);
+		file_check(&s->file);
+		file_check(&s->other);
+	}
+	/* Collapse gives a range up instead of failing. */
+	s->huge = mapping_collapse_range(&s->file.mapping, 0, UINT64_MAX, &s->given_up);
+	g_assert_cmpint(s->huge, >=, 0);
+	g_assert_cmpint(s->huge + s->given_up, ==, 1);
+	file_check(&s->file);
+	file_close(&s->file);
+	file_close(&s->other);
+	rcu_barrier();
+}
+
+static void test_every_allocation(void)
+{
+	unsigned long n = 0;
+	int failed;
+
+	memset(page, 'f', sizeof(page));
+	do {
+		struct story s = { .pins = NULL };
+
+		mem_test_begin(++n);
+		tell(&s);
+		g_assert_cmpint(mem_test_end(&failed), ==, 0);
+		g_assert_cmpint(folio_debug_report(NULL, NULL), ==, 0);
+	} while (failed);
+	g_test_message("%lu allocations failed in turn", n - 1);
+	g_assert_cmpuint(n, >, 50);
+}
+
+int main(int argc, char **argv)
+{
+	g_test_init(&argc, &argv, NULL);
+	g_test_add_func("/mapping/every-allocation", test_every_allocation);
+	return g_test_run();
+}

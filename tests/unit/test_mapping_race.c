@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Readers that take no lock, against everything that changes a file below them.
+ *
+ * Each word of a file says where it belongs. A reader may find it in any version, or zero, or behind
+ * the end of the file; it may never find it at another place. What a lookup finds covers the page
+ * that was looked up.
+ *
+ * Two seconds; CACHET_TEST_SLOW=1 makes it thirty for each test.
+ */
+#include "mapping_fixture.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#define RACE_BYTES (3 * HUGE_BYTES)
+#define RACE_READ (64u << 10)
+#define RACE_READERS 2
+
+struct race {
+	struct file file;
+	atomic_bool stop;
+	atomic_ulong reads, lookups, changes, collapsed;
+};
+
+static int64_t race_duration_ms(void)
+{
+	return getenv("CACHET_TEST_SLOW") ? 30000 : 1000;
+}
+
+static uint64_t race_word(uint64_t offset, uint64_t version)
+{
+	return UINT64_C(1) << 63 | offset << 20 | (version & 0xfffff);
+}
+
+static void race_make(uint64_t *words, uint64_t offset, size_t bytes, uint64_t version)
+{
+	for (size_t i = 0; i < bytes / 8; i++)
+		words[i] = race_word(offset + i * 8, version);
+}
+
+static void race_verify(const uint64_t *words, uint64_t offset, size_t bytes)
+{
+	for (size_t i = 0; i < bytes / 8; i++)
+		if (words[i] && words[i] >> 20 != race_word(offset + i * 8, 0) >> 20)
+			g_error("at byte %" G_GUINT64_FORMAT ": %" G_GINT64_MODIFIER "x",
+				offset + i * 8, words[i]);
+}
+
+static void *race_reader(void *data)
+{
+	struct race *race = data;
+	GRand *dice = g_rand_new();
+	uint64_t *words = g_malloc(RACE_READ);
+
+	while (!atomic_load(&race->stop)) {
+		uint64_t offset = g_rand_int(dice) % RACE_BYTES & ~UINT64_C(7);
+		size_t bytes = 8 + (g_rand_int(dice) % (RACE_READ - 8) & ~7u);
+		ssize_t n = mapping_read(&race->file.mapping, words, bytes, offset);
+
+		g_assert_cmpint(n, >=, 0);
+		race_verify(words, offset, (size_t)n);
+		atomic_fetch_add(&race->reads, 1);
+		for (unsigned i = 0; i < 50; i++) {
+			uint64_t page = g_rand_int(dice) % (RACE_BYTES / PAGE);
+			struct folio *folio = mapping_get_folio(&race->file.mapping, page, "race");
+
+			if (!folio)
+				continue;
+			g_assert_cmpuint(folio->index, <=, page);
+			g_assert_cmpuint(folio_end(folio), >, page);
+			g_assert_cmpint(folio_state(folio), !=, FOLIO_NEW);
+			folio_put(folio, "race");
+			atomic_fetch_add(&race->lookups, 1);
+		}
+	}
+	g_free(words);
+	g_rand_free(dice);
+	return NULL;
+}
+
+static void *race_writer(void *data)
+{
+	struct race *race = data;
+	GRand *dice = g_rand_new();
+	uint64_t *words = g_malloc(RACE_BYTES);
+
+	for (uint64_t version = 1; !atomic_load(&race->stop); version++) {
+		uint64_t offset = g_rand_int(dice) % RACE_BYTES & ~UINT64_C(7);
+		size_t most = g_rand_int(dice) % 8 ? RACE_READ : RACE_BYTES;
+		size_t bytes = 8 + (g_rand_int(dice) % (most - 8) & ~(size_t)7);
+
+		if (g_rand_int(dice) % 8 == 0)
+			offset &= ~(HUGE_BYTES - 1);
+		if (bytes > RACE_BYTES - offset)
+			bytes = RACE_BYTES - offset;
+		race_make(words, offset, bytes, version);
+		g_assert_cmpint(mapping_write(&race->file.mapping, words, bytes, offset), ==,
+				(ssize_t)bytes);
+		atomic_fetch_add(&race->changes, 1);
+	}
+	g_free(words);
+	g_rand_free(dice);
+	return NULL;
+}
+
+static void *race_cutter(void *data)
+{
+	struct race *race = data;
+	struct mapping *mapping = &race->file.mapping;
+	GRand *dice = g_rand_new();
+
+	while (!atomic_load(&race->stop)) {
+		/* Multiples of a word, so that no word is cut in two. */
+		uint64_t offset = g_rand_int(dice) % RACE_BYTES & ~UINT64_C(7);
+		uint64_t bytes = 8 + (g_rand_int(dice) % (RACE_BYTES / 4) & ~7u);
+		struct mapping_pins *pins;
+		struct mapping_write write;
+
+		switch (g_rand_int(dice) % 8) {
+		case 0:
+			g_assert_cmpint(mapping_truncate(mapping, offset), ==, 0);
+			break;
+		case 1:
+			g_assert_cmpint(mapping_truncate(mapping, RACE_BYTES), ==, 0);
+			break;
+		case 2:
+			g_assert_cmpint(mapping_zero(mapping, offset, bytes, true), ==, 0);
+			break;
+		case 3:
+			if (mapping_pin_range(mapping, offset, bytes, &pins) == 0) {
+				g_usleep(100);
+				mapping_unpin_range(mapping, pins);
+			}
+			break;
+		case 4:
+			g_assert_cmpint(mapping_populate(mapping, offset, bytes), ==, 0);
+			break;
+		case 5:
+			/* A write that is broken off takes its pages back, others' stay. */
+			g_assert_cmpint(mapping_write_begin(mapping, &write, offset, bytes, false), ==, 0);
+			mapping_write_end(mapping, &write, -EIO);
+			break;
+		default:
+			g_assert_cmpint(mapping_punch(mapping, offset, bytes), ==, 0);
+		}
+		atomic_fetch_add(&race->changes, 1);
+	}
+	g_rand_free(dice);
+	return NULL;
+}
+
+static void *race_waiter(void *data)
+{
+	struct race *race = data;
+
+	while (!atomic_load(&race->stop)) {
+		mapping_wait_for_pins(&race->file.mapping, clock_now_ms() + 2);
+		g_usleep(500);
+	}
+	return NULL;
+}
+
+static void test_change(void)
+{
+	static void *(*const roles[])(void *data) = {
+		race_reader, race_reader, race_writer, race_writer, race_cutter, race_waiter,
+	};
+	struct race race = { .stop = false };
+	pthread_t threads[G_N_ELEMENTS(roles)];
+
+	file_open(&race.file, 0, false);
+	for (size_t i = 0; i < G_N_ELEMENTS(roles); i++)
+		g_assert_cmpint(pthread_create(&threads[i], NULL, roles[i], &race), ==, 0);
+	g_usleep((gulong)race_duration_ms() * 1000);
+	atomic_store(&race.stop, true);
+	for (size_t i = 0; i < G_N_ELEMENTS(roles); i++)
+		pthread_join(threads[i], NULL);
+	g_test_message("%lu reads, %lu lookups, %lu changes", race.reads, race.lookups, race.changes);
+	g_assert_cmpuint(race.reads, >, 0);
+	g_assert_cmpuint(race.changes, >, 0);
+	g_assert_false(mapping_may_be_pinned(&race.file.mapping));
+	g_assert_cmpuint(atomic_load(&race.file.budget.used), ==,
+			 file_count(&race.file, XARRAY_PRESENT));
+	/* Whatever pins kept beyond a cut goes when all of it is cut. */
+	g_assert_cmpint(mapping_truncate(&race.file.mapping, 0), ==, 0);
+	file_check(&race.file);
+	file_close(&race.file);
+}
+
+static void *race_collapser(void *data)
+{
+	struct race *race = data;
+
+	while (!atomic_load(&race->stop)) {
+		long huge = mapping_collapse_range(&race->file.mapping, 0, UINT64_MAX, NULL);
+
+		g_assert_cmpint(huge, >=, -EINVAL);
+		if (huge > 0)
+			atomic_fetch_add(&race->collapsed, (unsigned long)huge);
+	}
+	return NULL;
+}
+
+/* One sealed file: readers and lookups, while it is collapsed, cut, grown and collapsed again. */
+static void race_round(struct race *race, GRand *dice)
+{
+	pthread_t threads[RACE_READERS + 1];
+	uint64_t words[PAGE / 8];
+
+	atomic_store(&race->stop, false);
+	file_open(&race->file, 0, false);
+	for (uint64_t page = RACE_BYTES / PAGE; page-- > 0;) {
+		race_make(words, page * PAGE, PAGE, 1);
+		g_assert_cmpint(mapping_write(&race->file.mapping, words, PAGE, page * PAGE), ==,
+				(ssize_t)PAGE);
+	}
+	g_assert_cmpint(mapping_add_seals(&race->file.mapping, F_SEAL_WRITE), ==, 0);
+	for (unsigned i = 0; i < RACE_READERS; i++)
+		g_assert_cmpint(pthread_create(&threads[i], NULL, race_reader, race), ==, 0);
+	g_assert_cmpint(pthread_create(&threads[RACE_READERS], NULL, race_collapser, race), ==, 0);
+	for (unsigned i = 0; i < 6; i++) {
+		uint64_t size = g_rand_int(dice) % RACE_BYTES & ~UINT64_C(7);
+
+		g_usleep(g_rand_int(dice) % 4000);
+		g_assert_cmpint(mapping_truncate(&race->file.mapping, size), ==, 0);
+		g_assert_cmpint(mapping_truncate(&race->file.mapping, RACE_BYTES), ==, 0);
+		g_assert_cmpint(mapping_populate(&race->file.mapping, 0, UINT64_MAX), ==, 0);
+		atomic_fetch_add(&race->changes, 1);
+	}
+	g_usleep(2000);
+	atomic_store(&race->stop, true);
+	for (size_t i = 0; i < G_N_ELEMENTS(threads); i++)
+		pthread_join(threads[i], NULL);
+	file_check(&race->file);
+	file_close(&race->file);
+}
+
+static void test_collapse(void)
+{
+	struct race race = { .stop = false };
+	int64_t end = clock_now_ms() + race_duration_ms();
+	GRand *dice = g_rand_new();
+
+	do
+		race_round(&race, dice);
+	while (clock_now_ms() < end);
+	g_test_message("%lu reads, %lu lookups, %lu cuts, %lu ranges found or made huge", race.reads,
+		       race.lookups, race.changes, race.collapsed);
+	g_assert_cmpuint(race.reads, >, 0);
+	g_rand_free(dice);
+}
+
+static void without_leaks(gconstpointer test)
+{
+	mem_test_begin(0);
+	((void (*)(void))test)();
+	rcu_barrier();
+	g_assert_cmpint(mem_test_end(NULL), ==, 0);
+	g_assert_cmpint(folio_debug_report(NULL, NULL), ==, 0);
+}
+
+int main(int argc, char **argv)
+{
+	g_test_init(&argc, &argv, NULL);
+	g_test_add_data_func("/race/change", (gconstpointer)test_change, without_leaks);
+	g_test_add_data_func("/race/collapse", (gconstpointer)test_collapse, without_leaks);
+	return g_test_run();
+}
