@@ -8,6 +8,7 @@
 #include <linux/falloc.h>
 
 #include "base/cleanup.h"
+#include "fsop/libfuse.h"
 #include "fsop/ops.h"
 #include "fsop/reply.h"
 
@@ -84,7 +85,7 @@ void fsop_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, of
 	copied = fuse_buf_copy(&memory, data, 0);
 	copied = mapping_write_end(&inode->mapping, &write, copied);
 	if (copied > 0) {
-		attr_written(inode, fi->kill_suidgid);
+		attr_written(inode, file_info_kills_priv(fi));
 		atomic_fetch_add_explicit(&fs->stats.bytes_written, copied, memory_order_relaxed);
 	}
 	reply_count(req, copied);

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/list.h"
+#include "fsop/libfuse.h"
 #include "fsop/ops.h"
 #include "fsop/reply.h"
 #include "inode/directory.h"
@@ -66,7 +67,7 @@ static void open_request_start(fuse_req_t req, struct inode *inode,
 	open->inode = inode;
 	open->caller = request_caller(req);
 	open->flags = fi->flags;
-	open->kill_priv = fi->kill_suidgid;
+	open->kill_priv = file_info_kills_priv(fi);
 	open->created = created;
 	open_request_run(open);
 }

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "session/ops.h"
 
+#include "fsop/libfuse.h"
 #include "fsop/ops.h"
 
 /* FUSE_CAP_* that are wanted wherever the kernel has them, and why. */
 static const uint64_t wanted[] = {
 	FUSE_CAP_ASYNC_READ,
 	FUSE_CAP_ATOMIC_O_TRUNC,      /* one request less, and no file that is truncated but not open */
-	FUSE_CAP_HANDLE_KILLPRIV_V2,  /* else the kernel asks for capabilities at every write */
+	LIBFUSE_CAP_KILLPRIV_V2,      /* else the kernel asks for capabilities at every write */
 	FUSE_CAP_IOCTL_DIR,	      /* figures of the mount, through any directory */
 	FUSE_CAP_NO_OPENDIR_SUPPORT,  /* cookies are stable: OPENDIR has nothing to do */
 	FUSE_CAP_PARALLEL_DIROPS,
@@ -40,7 +41,7 @@ static void session_init(void *userdata, struct fuse_conn_info *conn)
 		fuse_unset_feature_flag(conn, unwanted[i]);
 	conn->max_backing_stack_depth = 1;
 	conn->time_gran = 1;
-	if (fuse_get_feature_flag(conn, FUSE_CAP_HANDLE_KILLPRIV_V2))
+	if (fuse_get_feature_flag(conn, LIBFUSE_CAP_KILLPRIV_V2))
 		fs->features |= CACHET_FEATURE_KILLPRIV_V2;
 	if (fuse_get_feature_flag(conn, FUSE_CAP_SPLICE_READ))
 		fs->features |= CACHET_FEATURE_SPLICE;
@@ -48,7 +49,7 @@ static void session_init(void *userdata, struct fuse_conn_info *conn)
 	if (conn->proto_minor >= 37)
 		fs->features |= CACHET_FEATURE_TMPFILE;
 	fs->kernel_passthrough = fuse_get_feature_flag(conn, FUSE_CAP_PASSTHROUGH);
-	fs->kernel_io_uring = fuse_get_feature_flag(conn, FUSE_CAP_OVER_IO_URING);
+	fs->kernel_io_uring = fuse_get_feature_flag(conn, LIBFUSE_CAP_OVER_IO_URING);
 }
 
 /* OPENDIR, FLUSH and FSYNC are missing on purpose: "not needed" is remembered by the kernel. */

@@ -24,6 +24,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "fsop/libfuse.h"
 #include "inode/handle.h"
 #include "memory/memory.h"
 #include "session/background.h"
@@ -80,7 +81,7 @@ static struct fuse_session *session_new_fuse(struct session *session)
 		g_string_append(list, ",default_permissions");
 	if (options->allow_other)
 		g_string_append(list, ",allow_other");
-	if (options->io_uring)
+	if (options->io_uring && LIBFUSE_CAP_OVER_IO_URING)
 		g_string_append_printf(list, ",io_uring,io_uring_q_depth=%d", RING_DEPTH);
 	if (fuse_opt_add_arg(&args, "cachetd") == 0 && fuse_opt_add_arg(&args, "-o") == 0 &&
 	    fuse_opt_add_arg(&args, list->str) == 0)
@@ -158,8 +159,9 @@ static bool session_choose_plane(struct session *session)
 		fs->seals.max_waiting = RING_WAITING_MAX;
 	} else if (options->io_uring) {
 		log_warning("no FUSE over io_uring: %s; requests go through /dev/fuse",
-			    fs->kernel_io_uring ? "the rings could not be started"
-						: "the kernel does not offer it (Linux 6.14 or newer, "
+			    !LIBFUSE_CAP_OVER_IO_URING ? "libfuse is older than 3.18"
+			    : fs->kernel_io_uring      ? "the rings could not be started"
+						       : "the kernel does not offer it (Linux 6.14 or newer, "
 						  "/sys/module/fuse/parameters/enable_uring)");
 	}
 	if (options->io == IO_KERNEL && !passthrough) {

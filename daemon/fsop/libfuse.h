@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where releases of libfuse from 3.17 on differ.
+ *
+ * Only from 3.18.3 on are we told that a write or a truncation has to drop the set-id bits. With an
+ * older one HANDLE_KILLPRIV_V2 must stay off, so that the kernel drops them itself, at a price.
+ */
+#pragma once
+
+#include <fuse_lowlevel.h>
+
+#include <stdbool.h>
+
+#ifdef FUSE_CAP_OVER_IO_URING
+#define LIBFUSE_CAP_OVER_IO_URING FUSE_CAP_OVER_IO_URING
+#else
+#define LIBFUSE_CAP_OVER_IO_URING 0 /* 3.17: neither the bit nor the mount option */
+#endif
+
+#ifdef HAVE_FUSE_KILL_SUIDGID
+#define LIBFUSE_CAP_KILLPRIV_V2 FUSE_CAP_HANDLE_KILLPRIV_V2
+#else
+#define LIBFUSE_CAP_KILLPRIV_V2 0
+#endif
+
+/**
+ * file_info_kills_priv() - does this request ask to drop the set-id bits?
+ */
+static inline bool file_info_kills_priv(const struct fuse_file_info *fi)
+{
+#ifdef HAVE_FUSE_KILL_SUIDGID
+	return fi->kill_suidgid;
+#else
+	(void)fi;
+	return false;
+#endif
+}
