@@ -54,7 +54,8 @@ static void deadlines_move_up(struct deadlines *deadlines, size_t index, struct 
 	deadlines_put_at(deadlines, index, deadline);
 }
 
-static void deadlines_move_down(struct deadlines *deadlines, size_t index, struct deadline *deadline)
+static void deadlines_move_down(struct deadlines *deadlines, size_t index,
+				struct deadline *deadline)
 {
 	for (size_t child; (child = 2 * index + 1) < deadlines->count; index = child) {
 		struct deadline **heap = deadlines->heap;

@@ -122,14 +122,16 @@ void pin_table_free(struct pin_table *table);
  * @request: borrows
  * @id: out: name of the pin, never reused
  *
- * Populates the range, then counts the pin on every folio, then pins the memory. The writable window
- * that this takes counts with mapping_map_writable() until the pin can be seen by
- * pin_table_blocking(), so there is no moment at which a seal can miss it.
+ * Fills the holes of the range, then counts the pin on every folio, then pins the memory. The
+ * writable window that this takes counts with mapping_map_writable() until the pin can be seen by
+ * pin_table_blocking() and mapping_may_be_pinned(), so there is no moment at which a seal can miss
+ * it.
  *
- * A resident pin keeps pages in RAM, no more: it hinders no seal, and is granted on sealed files too.
+ * A resident pin keeps pages in RAM, no more: it hinders no seal, and is granted on sealed files
+ * too.
  * Context: sleeps, in proportion to the length; takes the invalidate lock.
- * Return: 0; -EPERM (sealed against writing); -EAGAIN (a seal request is in its short last step: ask
- * again when that has ended); -EINVAL (length 0, flags, range past the end); -ENOSPC, -ENOMEM
+ * Return: 0; -EPERM (sealed against writing); -EAGAIN (a seal request is in its short last step:
+ * ask again when that has ended); -EINVAL (length 0, flags, range past the end); -ENOSPC, -ENOMEM
  * (nothing was pinned; RLIMIT_MEMLOCK is -ENOMEM too); -ENOBUFS (too many pins); -EOPNOTSUPP (no
  * engine); -EMFILE. On error nothing is left but pages that were allocated.
  */

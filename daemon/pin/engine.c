@@ -10,15 +10,16 @@
  *
  * A slot goes through this:
  *
- *	free -> registered (with the tag slot + 1) -> cleared -> its tag arrives as a completion -> free
+ *	free -> registered (with the tag slot + 1) -> cleared -> its tag arrives -> free
  *
- * and is not reused before the tag has come, so a tag always tells of the slot's present life. There
- * are at least as many places in the completion queue as slots, so no completion is ever lost.
+ * and is not reused before the tag has come, so a tag always tells of the slot's present life.
+ * There are at least as many places in the completion queue as slots, so no completion is ever
+ * lost.
  *
  * The kernel posts the completion shortly *before* it drops the pages. Both happen, one after the
- * other, inside the call that clears the slot. Clearing therefore runs under the lock "clearing", and
- * the completion thread takes that lock once between reading completions and believing them: by then
- * every call whose completions it read has returned.
+ * other, inside the call that clears the slot. Clearing therefore runs under the lock "clearing",
+ * and the completion thread takes that lock once between reading completions and believing them:
+ * by then every call whose completions it read has returned.
  *
  * Locks: "clearing", then "lock". Neither is held while a callback runs.
  */
@@ -40,7 +41,7 @@
 
 #define ENGINE_SLOTS_MIN 64u   /* a smaller table is not worth having */
 #define ENGINE_BATCH 64u       /* completions read at once */
-#define ENGINE_RETRY_MS 10     /* between attempts to clear a slot for which the kernel had no memory */
+#define ENGINE_RETRY_MS 10     /* between attempts to clear a slot */
 #define ENGINE_STOP UINT64_MAX /* user_data of the request that ends the thread */
 
 /**
@@ -285,8 +286,9 @@ static void engine_explain(struct pin_engine *engine, uint64_t length)
 		return;
 	if (atomic_exchange(&engine->limit_logged, true))
 		return;
-	log_warning("the kernel refused to pin %llu KiB: without CAP_IPC_LOCK all pins together may "
-		    "lock no more than RLIMIT_MEMLOCK, which is %llu KiB here (ulimit -l, LimitMEMLOCK=)",
+	log_warning("the kernel refused to pin %llu KiB: without CAP_IPC_LOCK all pins together "
+		    "may lock no more than RLIMIT_MEMLOCK, which is %llu KiB here (ulimit -l, "
+		    "LimitMEMLOCK=)",
 		    (unsigned long long)(length >> 10), (unsigned long long)(limit.rlim_cur >> 10));
 }
 
@@ -316,7 +318,8 @@ static int engine_take_slots(struct pin_engine *engine, uint64_t length, struct 
 }
 
 /* Give back those slots at the end that were taken but never registered. */
-static void engine_return_slots(struct pin_engine *engine, struct pin_slots *slots, unsigned nr_used)
+static void engine_return_slots(struct pin_engine *engine, struct pin_slots *slots,
+				unsigned nr_used)
 {
 	scoped_mutex(&engine->lock);
 	while (slots->nr > nr_used) {
@@ -378,21 +381,22 @@ static void engine_clear_slot(struct pin_engine *engine, unsigned slot)
 
 	while ((ret = engine_update(engine, slot, NULL, 0, 0))) {
 		if (!logged)
-			log_warning("letting go of a pin failed, trying again: %s", g_strerror(-ret));
+			log_warning("letting go of a pin failed, trying again: %s",
+				    g_strerror(-ret));
 		logged = true;
 		nanosleep(&(struct timespec){ .tv_nsec = ENGINE_RETRY_MS * 1000000L }, NULL);
 	}
 }
 
-void pin_engine_release(struct pin_engine *engine, struct pin_slots *slots, void (*done)(void *data),
-			void *data)
+void pin_engine_release(struct pin_engine *engine, struct pin_slots *slots,
+			void (*done)(void *data), void *data)
 {
 	unsigned nr = slots->nr;
 
 	slots->nr_left = nr;
 	slots->done = done;
 	slots->data = data;
-	/* The completion thread cannot believe a tag, and so not free the slots, before the unlock. */
+	/* Before the unlock no tag is believed, so the slots are not freed. */
 	scoped_mutex(&engine->clearing);
 	for (unsigned i = 0; i < nr; i++)
 		engine_clear_slot(engine, slots->slot[i]);

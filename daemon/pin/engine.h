@@ -87,8 +87,8 @@ int pin_engine_register(struct pin_engine *engine, struct memory *memory, uint64
  * @data: for @done
  * Context: may sleep for as long as another thread registers; does not allocate and cannot fail.
  */
-void pin_engine_release(struct pin_engine *engine, struct pin_slots *slots, void (*done)(void *data),
-			void *data);
+void pin_engine_release(struct pin_engine *engine, struct pin_slots *slots,
+			void (*done)(void *data), void *data);
 
 /**
  * pin_engine_release_wait() - let go of a range and wait until the kernel has

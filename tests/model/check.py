@@ -41,7 +41,8 @@ BUGS = [
     ('BUG_NO_POLL', 'the memory is not asked again', 'a writer and a pin', DEAD_END),
     ('BUG_POLL_IN_VAIN', 'the time to ask again never comes', 'a writer and a pin', ENDLESS),
     ('BUG_NO_TIMER', 'nobody looks at deadlines', 'a writer and a hand-over', DEAD_END),
-    ('BUG_PREPARED_FOREVER', 'a hand-over is never forgotten', 'a writer and a hand-over', DEAD_END),
+    ('BUG_PREPARED_FOREVER', 'a hand-over is never forgotten', 'a writer and a hand-over',
+     DEAD_END),
 ]
 
 

@@ -8,8 +8,8 @@
  * The processes WITH_WRITER, WITH_PINNER and WITH_OWNER (two at a time are enough work for a check)
  * meet a Sealer, who is always there.
  *
- * Each BUG_... leaves out or misplaces one step; check.py sees to it that every one of them is found,
- * so that "no errors" for the model as it stands means something.
+ * Each BUG_... leaves out or misplaces one step; check.py sees to it that every one of them is
+ * found, so that "no errors" for the model as it stands means something.
  *
  *	BUG_ADMIT		opens go through while the memory is asked
  *	BUG_COUNT_AFTER_REPLY	a writer is counted after its open was answered
@@ -69,6 +69,7 @@ byte foreign;			/* mappings and references of clients */
 bool memory_sealed;
 
 #define may_be_pinned (pinned > 0)
+#define has_time(r) (state[r] == WAITING && (retry[r] || finite[r]))
 #define somebody_waits (state[SEALER] == WAITING || state[HANDOVER] == WAITING)
 
 inline kick()
@@ -130,7 +131,7 @@ inline consider(r)
 		:: else ->
 			if
 			:: due[r] && (hindered || asked[r]) -> finish(r, BUSY)
-			:: !(due[r] && (hindered || asked[r])) && !hindered && !retry[r] -> chosen = r
+			:: !hindered && !retry[r] && !(due[r] && asked[r]) -> chosen = r
 			:: else -> skip
 			fi
 		fi
@@ -142,6 +143,14 @@ inline try_later(r)
 {
 	asked[r] = true;
 	retry[r] = true
+}
+
+inline resume(who)
+{
+	if
+	:: waits[who] -> told = true; waits[who] = false; resumed[who] = true
+	:: else -> skip
+	fi
 }
 
 /* sealing_run(), on the pool. */
@@ -180,14 +189,18 @@ next:		atomic {
 				deny = !sealed;
 #endif
 				if
-				:: deny && writable > 0 -> try_later(chosen); deny = false; goto next
+				:: deny && writable > 0 ->
+					try_later(chosen);
+					deny = false;
+					goto next
 				:: deny && writable <= 0 -> writable = -1
 				:: else -> skip
 				fi;
 				asking = true
 			};
 			atomic {
-				granted = sealed || (window == 0 && registered == 0 && foreign == 0);
+				granted = sealed ||
+					(window == 0 && registered == 0 && foreign == 0);
 				memory_sealed = memory_sealed || granted
 			};
 			atomic {
@@ -213,9 +226,9 @@ next:		atomic {
 			:: !prepared ->
 				d_step {
 #ifndef BUG_NO_RESUME
-					if :: waits[0] -> told = true; waits[0] = false; resumed[0] = true :: else -> skip fi;
-					if :: waits[1] -> told = true; waits[1] = false; resumed[1] = true :: else -> skip fi;
-					if :: waits[2] -> told = true; waits[2] = false; resumed[2] = true :: else -> skip fi;
+					resume(WRITER);
+					resume(PINNER);
+					resume(OWNER);
 #endif
 					skip
 				}
@@ -225,9 +238,7 @@ next:		atomic {
 			:: finished || told || rerun -> finished = false; told = false; goto again
 			:: else -> skip
 			fi;
-			timer = prepared ||
-				(state[SEALER] == WAITING && (retry[SEALER] || finite[SEALER])) ||
-				(state[HANDOVER] == WAITING && (retry[HANDOVER] || finite[HANDOVER]));
+			timer = prepared || has_time(SEALER) || has_time(HANDOVER);
 			running = false
 		}
 	od
@@ -482,7 +493,7 @@ active proctype Owner()
 					:: else -> assert(sealed)
 					fi
 				fi
-			:: skip		/* killed: what was prepared must not hold others off for ever */
+			:: skip		/* killed: nobody is held off for ever */
 			fi
 		:: else ->
 			atomic { can_write-- };

@@ -55,7 +55,8 @@ static void release_wait(struct release *release, unsigned count)
 	end.tv_sec += 30;
 	pthread_mutex_lock(&release->lock);
 	while (release->done < count)
-		g_assert_cmpint(pthread_cond_timedwait(&release->changed, &release->lock, &end), ==, 0);
+		g_assert_cmpint(pthread_cond_timedwait(&release->changed, &release->lock, &end),
+				==, 0);
 	pthread_mutex_unlock(&release->lock);
 }
 
@@ -152,7 +153,8 @@ static void test_real(void)
 		struct pin_slots *slots;
 
 		g_assert_true(vmstat(&before));
-		g_assert_cmpint(pin_engine_register(engine, &memory, 0, pages * PAGE, &slots), ==, 0);
+		g_assert_cmpint(pin_engine_register(engine, &memory, 0, pages * PAGE, &slots),
+				==, 0);
 		g_assert_true(vmstat(&held));
 		release_and_wait(engine, slots);
 		g_assert_true(vmstat(&after));
@@ -178,7 +180,8 @@ static void test_blocks_seal(void)
 
 		memory_make(&memory, 64 * PAGE);
 		g_assert_cmpint(pin_engine_register(engine, &memory, 0, 4 * PAGE, &first), ==, 0);
-		g_assert_cmpint(pin_engine_register(engine, &memory, PAGE, 8 * PAGE, &second), ==, 0);
+		g_assert_cmpint(pin_engine_register(engine, &memory, PAGE, 8 * PAGE, &second),
+				==, 0);
 		if (i == 0)
 			g_assert_cmpint(memory_seal_write(&memory), ==, -EBUSY);
 		release_and_wait(engine, first);
@@ -234,8 +237,8 @@ static void test_full_table(void)
 	memory_make(&memory, nr * PAGE);
 	for (int round = 0; round < 2; round++) {
 		for (unsigned i = 0; i < nr; i++)
-			g_assert_cmpint(pin_engine_register(engine, &memory, i * PAGE, PAGE, &slots[i]),
-					==, 0);
+			g_assert_cmpint(pin_engine_register(engine, &memory, i * PAGE, PAGE,
+							    &slots[i]), ==, 0);
 		g_assert_cmpuint(pin_engine_used(engine), ==, nr);
 		g_assert_cmpint(pin_engine_register(engine, &memory, 0, PAGE, &more), ==, -ENOBUFS);
 		for (unsigned i = 0; i < nr; i++)
@@ -262,8 +265,8 @@ static void test_cycles(void)
 		struct pin_slots *slots;
 		uint64_t first = i % 61;
 
-		g_assert_cmpint(pin_engine_register(engine, &memory, first * PAGE, (1 + i % 3) * PAGE,
-						    &slots), ==, 0);
+		g_assert_cmpint(pin_engine_register(engine, &memory, first * PAGE,
+						    (1 + i % 3) * PAGE, &slots), ==, 0);
 		pin_engine_release(engine, slots, release_done, &release);
 		if (i % 100 == 0)
 			release_wait(&release, i + 1);
@@ -289,7 +292,8 @@ static void test_large(void)
 	memory_make(&memory, GIB + 2 * MIB);
 	small = pin_engine_new_sized(1, &error);
 	g_assert_nonnull(small);
-	g_assert_cmpint(pin_engine_register(small, &memory, 0, GIB + 2 * MIB, &slots), ==, -ENOBUFS);
+	g_assert_cmpint(pin_engine_register(small, &memory, 0, GIB + 2 * MIB, &slots), ==,
+			-ENOBUFS);
 	g_assert_cmpint(pin_engine_register(small, &memory, 0, PAGE, &slots), ==, 0);
 	release_and_wait(small, slots);
 	pin_engine_free(small);
@@ -300,7 +304,7 @@ static void test_large(void)
 	release_and_wait(engine, slots);
 	g_assert_cmpuint(pin_engine_used(engine), ==, 0);
 
-	/* The first slot can be had and the second cannot: nothing is pinned when the call returns. */
+	/* The first slot can be had and the second cannot: nothing stays pinned. */
 	g_assert_cmpint(pin_engine_register(engine, &memory, 0, GIB + 2 * MIB + PAGE, &slots), ==,
 			-EFAULT);
 	g_assert_cmpuint(pin_engine_used(engine), ==, 0);
@@ -429,7 +433,7 @@ static void become_nobody(void)
 	g_assert_cmpint(setresuid(NOBODY, NOBODY, NOBODY), ==, 0);
 }
 
-/* Without CAP_IPC_LOCK what is pinned counts against RLIMIT_MEMLOCK, of all processes of the user. */
+/* Without CAP_IPC_LOCK pins count against RLIMIT_MEMLOCK, those of all processes of the user. */
 static void test_unprivileged(void)
 {
 	struct rlimit limit = { 8 * MIB, 8 * MIB };
@@ -457,7 +461,8 @@ static void test_unprivileged(void)
 		g_assert_cmpint(pin_engine_register(engine, &memory, 0, MIB, &slots), ==, 0);
 		if (i == 0)
 			g_assert_cmpint(memory_seal_write(&memory), ==, -EBUSY);
-		g_assert_cmpint(pin_engine_register(engine, &memory, 0, 64 * MIB, &big), ==, -ENOMEM);
+		g_assert_cmpint(pin_engine_register(engine, &memory, 0, 64 * MIB, &big), ==,
+				-ENOMEM);
 		g_assert_cmpuint(pin_engine_used(engine), ==, 1);
 		release_and_wait(engine, slots);
 	}
