@@ -14,7 +14,7 @@ struct story {
 	long huge, given_up;
 };
 
-static char page[3 * HUGE_BYTES];
+static char page[2 * HUGE_BYTES];
 
 static int step_write_small(struct story *s)
 {
@@ -23,22 +23,22 @@ static int step_write_small(struct story *s)
 
 static int step_write_large(struct story *s)
 {
-	return (int)mapping_write(&s->file.mapping, page, 2 * HUGE_BYTES + 5 * PAGE, 0);
+	return (int)mapping_write(&s->file.mapping, page, HUGE_BYTES + 5 * PAGE, 0);
 }
 
 static int step_write_hole(struct story *s)
 {
-	return (int)mapping_write(&s->file.mapping, page, 9 * PAGE, 4 * HUGE_BYTES - 4 * PAGE);
+	return (int)mapping_write(&s->file.mapping, page, 9 * PAGE, 2 * HUGE_BYTES - 4 * PAGE);
 }
 
 static int step_overwrite(struct story *s)
 {
-	return (int)mapping_write(&s->file.mapping, page + 1, HUGE_BYTES, 10);
+	return (int)mapping_write(&s->file.mapping, page + 1, 20 * PAGE, HUGE_BYTES - 5 * PAGE + 10);
 }
 
 static int step_extend(struct story *s)
 {
-	return mapping_truncate(&s->file.mapping, 6 * HUGE_BYTES);
+	return mapping_truncate(&s->file.mapping, 5 * HUGE_BYTES / 2);
 }
 
 static int step_punch(struct story *s)
@@ -63,12 +63,12 @@ static int step_populate(struct story *s)
 
 static int step_copy(struct story *s)
 {
-	return (int)mapping_copy_range(&s->file.mapping, 0, &s->other.mapping, 100, HUGE_BYTES / 2);
+	return (int)mapping_copy_range(&s->file.mapping, 0, &s->other.mapping, 100, HUGE_BYTES / 8);
 }
 
 static int step_pin(struct story *s)
 {
-	return mapping_pin_range(&s->file.mapping, 100 * PAGE, HUGE_BYTES, &s->pins);
+	return mapping_pin_range(&s->file.mapping, 100 * PAGE, 300 * PAGE, &s->pins);
 }
 
 static int step_unpin(struct story *s)
@@ -80,7 +80,7 @@ static int step_unpin(struct story *s)
 
 static int step_shrink(struct story *s)
 {
-	return mapping_truncate(&s->file.mapping, 3 * HUGE_BYTES / 2 + 11 * PAGE);
+	return mapping_truncate(&s->file.mapping, HUGE_BYTES + 11 * PAGE);
 }
 
 static int step_seal(struct story *s)

@@ -199,6 +199,8 @@ static void *race_collapser(void *data)
 		g_assert_cmpint(huge, >=, -EINVAL);
 		if (huge > 0)
 			atomic_fetch_add(&race->collapsed, (unsigned long)huge);
+		/* The lock is not fair among those who want it exclusively. */
+		g_usleep(200);
 	}
 	return NULL;
 }
