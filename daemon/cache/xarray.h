@@ -18,6 +18,7 @@
 #endif
 
 #define XARRAY_INDEX_MAX UINT64_MAX
+#define XARRAY_ORDER_MAX 63
 
 enum xarray_mark {
 	XARRAY_MARK_0,
@@ -27,11 +28,25 @@ enum xarray_mark {
 	XARRAY_PRESENT = XARRAY_MARKS, /* for searches: any entry */
 };
 
+/* Entries are pointers to something aligned to this, as everything is that malloc() returns. */
+#define XARRAY_ENTRY_ALIGN 16
+
+struct xarray_node;
+
 struct xarray {
 	pthread_mutex_t lock;
-	void *head; /* private, read under RCU */
-	unsigned marks; /* private: marks on the entry in head when that is no node */
+	uintptr_t head;		/* private: the root node, read under RCU */
+	unsigned long retired;	/* private: nodes that have left the tree so far */
 };
+
+/* Where an iteration is; private. */
+struct xarray_cursor {
+	const struct xarray_node *node; /* where the last entry was found, NULL: nowhere yet */
+	uint64_t base;			/* first index of that node */
+	unsigned long retired;		/* of the tree when the node was met */
+	bool more;
+};
+#define XARRAY_CURSOR_INIT { .more = true }
 
 /**
  * xarray_init() - make an empty tree
@@ -81,9 +96,10 @@ bool xarray_empty(struct xarray *xa);
  * @xa: the tree
  * @index: first index, aligned to 2^order
  * @order: the entry covers 2^order indices
- * @entry: not NULL, aligned to at least 4 bytes
+ * @entry: not NULL, aligned to XARRAY_ENTRY_ALIGN
  * Context: the tree's lock. Allocates.
- * Return: 0; -EEXIST when any index of the range has an entry; -ENOMEM; -EINVAL (misaligned).
+ * Return: 0; -EEXIST when any index of the range has an entry; -ENOMEM; -EINVAL (misaligned, or the
+ * order is above XARRAY_ORDER_MAX).
  * Nothing changed on error.
  */
 int xarray_store_locked(struct xarray *xa, uint64_t index, unsigned order, void *entry);
@@ -93,10 +109,10 @@ int xarray_store_locked(struct xarray *xa, uint64_t index, unsigned order, void 
  * @xa: the tree
  * @index: first index, aligned to 2^order
  * @order: the entry covers 2^order indices; no entry now there may reach out of the range
- * @entry: not NULL
+ * @entry: as for xarray_store_locked()
  *
- * Nodes below are retired: lookups see either the old entries or the new one, never a hole. Marks of
- * the new entry are clear.
+ * Nodes below are retired: lookups see either the old entries or the new one, never a hole. Marks
+ * of the new entry are clear.
  * Context: the tree's lock. Allocates only if the range was not represented before.
  * Return: 0, -ENOMEM, -EINVAL (misaligned, or an entry reaches out). Nothing changed on error.
  */
@@ -121,7 +137,7 @@ void *xarray_erase_locked(struct xarray *xa, uint64_t index);
  * @data: for @make
  *
  * The new entries inherit the old one's marks. Lookups see either the old entry or the new one of
- * their index.
+ * their index. A split into more than 2^24 entries is refused as -ENOMEM.
  * Context: the tree's lock. Allocates.
  * Return: 0, -ENOENT, -EINVAL, -ENOMEM. Nothing changed, and @make was not called, on error.
  */
@@ -138,6 +154,9 @@ int xarray_split_locked(struct xarray *xa, uint64_t index, unsigned order,
  *
  * An entry that covers @index but begins before it is found; @index is then moved back to its
  * beginning. To go on, start at *index + (1 << *order), minding the wrap at the end.
+ * Without the lock, an entry and its mark are not read at the same instant: a mark that is found
+ * is to be rechecked under the lock by whoever acts on it. An entry that is there all the time is
+ * never passed over, and so is one that is marked all the time.
  * Context: RCU read-side section, or the tree's lock. Takes time proportional to the height for
  * what is marked, not to what is present.
  * Return: *borrows* the entry, NULL when there is none.
@@ -181,6 +200,16 @@ void xarray_clear_mark_locked(struct xarray *xa, uint64_t index, enum xarray_mar
 bool xarray_marked(struct xarray *xa, enum xarray_mark mark);
 
 /**
+ * xarray_next() - xarray_find() that remembers where it was
+ * @cursor: XARRAY_CURSOR_INIT before the first call
+ *
+ * The rest is as for xarray_find(). Between two calls the tree may change in any way, and the lock
+ * or the read-side section may be left and entered again.
+ */
+void *xarray_next(struct xarray *xa, struct xarray_cursor *cursor, uint64_t *index, uint64_t last,
+		  enum xarray_mark mark, unsigned *order);
+
+/**
  * xarray_for_each() - all entries of a range in ascending order
  * @xa: the tree
  * @index: uint64_t variable: first index of the entry (set by the caller to where to start)
@@ -191,14 +220,16 @@ bool xarray_marked(struct xarray *xa, enum xarray_mark mark);
  *
  * The body may erase the entry when it holds the lock.
  */
-#define xarray_for_each(xa, index, last, mark, order, entry)                              \
-	for (bool __more = true;                                                          \
-	     __more && ((entry) = xarray_find((xa), &(index), (last), (mark), &(order))); \
-	     __more = xarray_step(&(index), (order), (last)))
+#define xarray_for_each(xa, index, last, mark, order, entry)                                  \
+	for (struct xarray_cursor __cursor = XARRAY_CURSOR_INIT;                              \
+	     __cursor.more &&                                                                 \
+	     ((entry) = xarray_next((xa), &__cursor, &(index), (last), (mark), &(order)));    \
+	     __cursor.more = xarray_step(&(index), (order), (last)))
 
+/* Moves an index behind the entry that begins there; false when that is beyond the last index. */
 static inline bool xarray_step(uint64_t *index, unsigned order, uint64_t last)
 {
-	uint64_t end = order < 64 ? *index + ((UINT64_C(1) << order) - 1) : UINT64_MAX;
+	uint64_t end = *index + ((UINT64_C(1) << order) - 1);
 
 	if (end >= last)
 		return false;
