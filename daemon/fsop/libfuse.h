@@ -11,10 +11,14 @@
 
 #include <stdbool.h>
 
-#ifdef FUSE_CAP_OVER_IO_URING
+/*
+ * 3.17 knows nothing of io_uring. Of 3.18 we need more than upstream has: a seal is answered when it
+ * is decided, by another thread than the ring's; see subprojects/packagefiles/libfuse3.
+ */
+#ifdef FUSE_URING_REPLIES_ANYWHERE
 #define LIBFUSE_CAP_OVER_IO_URING FUSE_CAP_OVER_IO_URING
 #else
-#define LIBFUSE_CAP_OVER_IO_URING 0 /* 3.17: neither the bit nor the mount option */
+#define LIBFUSE_CAP_OVER_IO_URING 0
 #endif
 
 #ifdef HAVE_FUSE_KILL_SUIDGID

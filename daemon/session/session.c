@@ -159,10 +159,12 @@ static bool session_choose_plane(struct session *session)
 		fs->seals.max_waiting = RING_WAITING_MAX;
 	} else if (options->io_uring) {
 		log_warning("no FUSE over io_uring: %s; requests go through /dev/fuse",
-			    !LIBFUSE_CAP_OVER_IO_URING ? "libfuse is older than 3.18"
+			    !LIBFUSE_CAP_OVER_IO_URING ? "libfuse is older than 3.18, or is not the one that "
+							 "this project patches for it"
 			    : fs->kernel_io_uring      ? "the rings could not be started"
-						       : "the kernel does not offer it (Linux 6.14 or newer, "
-						  "/sys/module/fuse/parameters/enable_uring)");
+						       : "the kernel does not offer it (Linux 6.14 or "
+							 "newer, and Y in "
+							 "/sys/module/fuse/parameters/enable_uring)");
 	}
 	if (options->io == IO_KERNEL && !passthrough) {
 		log_error("io=kernel needs FUSE passthrough: Linux 6.9 or newer, and CAP_SYS_ADMIN in "
