@@ -33,9 +33,9 @@ static uint64_t roll(uint64_t below)
 
 static void roll_range(uint64_t *offset, uint64_t *length)
 {
-	static const uint64_t most[] = { 10, PAGE, 16 * PAGE, 64 * PAGE, 700 * PAGE };
+	static const uint64_t most[] = { 10, PAGE, PAGE, 16 * PAGE, 16 * PAGE, 64 * PAGE };
 
-	*length = 1 + roll(most[roll(G_N_ELEMENTS(most))]);
+	*length = 1 + roll(roll(12) ? most[roll(G_N_ELEMENTS(most))] : 700 * PAGE);
 	*offset = roll(MODEL_BYTES);
 	if (roll(3) == 0)
 		*offset &= ~(PAGE - 1);
@@ -348,6 +348,8 @@ static void test_model(gconstpointer pins)
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 	operations /= 4;
 #endif
+	if (XARRAY_SLOT_BITS != 6)
+		operations /= 4;
 	mem_test_begin(0);
 	run(pins ? operations / 4 : operations, pins);
 	rcu_barrier();
