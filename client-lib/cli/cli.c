@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/* Options, messages, exit statuses. */
+#include "cli.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const char *errno_name(int error)
+{
+	static _Thread_local char number[24];
+	const char *name = NULL;
+
+	error = abs(error);
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+	name = strerrorname_np(error);
+#endif
+	if (name)
+		return name;
+	snprintf(number, sizeof(number), "errno %d", error);
+	return number;
+}
+
+const char *colour(FILE *stream, const char *code)
+{
+	static _Thread_local char sequences[4][16];
+	static _Thread_local unsigned next;
+	const char *refusal = getenv("NO_COLOR");
+	const char *terminal = getenv("TERM");
+	char *sequence;
+
+	if ((refusal && *refusal) || !isatty(fileno(stream)) ||
+	    (terminal && strcmp(terminal, "dumb") == 0))
+		return "";
+	sequence = sequences[next++ % 4];
+	snprintf(sequence, sizeof(sequences[0]), "\033[%sm", code);
+	return sequence;
+}
+
+int cli_finish(int status)
+{
+	int error = 0, fd;
+
+	if (fflush(stdout))
+		error = errno;
+	else if (ferror(stdout))
+		error = EIO;
+	/* Some file systems tell only when a descriptor is closed. */
+	fd = error ? -1 : dup(STDOUT_FILENO);
+	if (fd >= 0 && close(fd))
+		error = errno;
+	if (!error)
+		return status;
+	fprintf(stderr, "cachet: standard output: %s: %s\n", errno_name(error), strerror(error));
+	return CLI_REFUSED;
+}
+
+static void verb_usage_line(const struct verb *verb, FILE *stream)
+{
+	fprintf(stream, "usage: cachet %s %s\n", verb->name, verb->arguments);
+}
+
+_Noreturn void verb_usage(const struct verb *verb, const char *format, ...)
+{
+	va_list arguments;
+
+	fprintf(stderr, "cachet %s: ", verb->name);
+	va_start(arguments, format);
+	vfprintf(stderr, format, arguments);
+	va_end(arguments);
+	fputc('\n', stderr);
+	verb_usage_line(verb, stderr);
+	exit(CLI_USAGE);
+}
+
+static _Noreturn void verb_help(const struct verb *verb)
+{
+	verb_usage_line(verb, stdout);
+	fputs(verb->help, stdout);
+	exit(cli_finish(CLI_DONE));
+}
+
+int verb_getopt(const struct verb *verb, int argc, char **argv, const char *letters,
+		const struct option *options)
+{
+	struct option all[24] = { { "help", no_argument, NULL, 'h' } };
+	char accepted[64];
+	const char *word;
+	int option;
+
+	for (size_t i = 0; options[i].name; i++)
+		all[i + 1] = options[i];
+	snprintf(accepted, sizeof(accepted), ":h%s", letters);
+	opterr = 0;
+	option = getopt_long(argc, argv, accepted, all, NULL);
+	if (option == 'h')
+		verb_help(verb);
+	if (option != '?' && option != ':')
+		return option;
+	word = optind > 0 ? argv[optind - 1] : "";
+	if (option == ':')
+		verb_usage(verb, "option '%s' needs a value", word);
+	if (optopt && strncmp(word, "--", 2) != 0)
+		verb_usage(verb, "there is no option '-%c'", optopt);
+	if (optopt)
+		verb_usage(verb, "option '%s' takes no value", word);
+	verb_usage(verb, "there is no option '%s', or more than one begins like it", word);
+}
+
+int verb_refused(const struct verb *verb, const char *subject, int error, const char *reason)
+{
+	/* What was printed so far comes first, also when both go to the same place. */
+	fflush(stdout);
+	fprintf(stderr, "cachet %s: %s%s%s%s%s: %s\n", verb->name, subject ? subject : "",
+		subject ? ": " : "", colour(stderr, "1;31"), errno_name(error), colour(stderr, "0"),
+		reason ? reason : strerror(abs(error)));
+	return CLI_REFUSED;
+}
+
+unsigned seals_option(const struct verb *verb, const char *text)
+{
+	int seals = cachet_seals_from_string(text);
+
+	if (seals < 0)
+		verb_usage(verb, "'%s' is no list of seals; these are: "
+			   "seal, shrink, grow, write, future_write, exec", text);
+	return (unsigned)seals;
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/* cachet: the command. Finds the verb and runs it. */
+#include "cli.h"
+
+#include <signal.h>
+#include <string.h>
+
+static const struct verb *const verbs[] = {
+	&verb_put,  &verb_seal,    &verb_seals, &verb_pin,    &verb_unpin,
+	&verb_holders, &verb_stat, &verb_doctor,
+};
+
+#define NR_VERBS (sizeof(verbs) / sizeof(verbs[0]))
+
+static void usage_print(FILE *stream)
+{
+	fputs("usage: cachet VERB [ARGUMENTS]\n"
+	      "Sealable memory files with names.\n\n", stream);
+	for (size_t i = 0; i < NR_VERBS; i++)
+		fprintf(stream, "  %-8s %s\n", verbs[i]->name, verbs[i]->summary);
+	fputs("\n'cachet VERB --help' explains a verb, 'cachet --version' prints the version.\n"
+	      "Exit status: 0 done, 1 refused, 2 usage.\n", stream);
+}
+
+static const struct verb *verb_find(const char *name)
+{
+	for (size_t i = 0; i < NR_VERBS; i++)
+		if (strcmp(verbs[i]->name, name) == 0)
+			return verbs[i];
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	const struct verb *verb;
+	const char *word = argc > 1 ? argv[1] : NULL;
+
+	/* A reader that went away is an error of write(), which is reported. */
+	signal(SIGPIPE, SIG_IGN);
+	if (!word) {
+		usage_print(stderr);
+		return CLI_USAGE;
+	}
+	if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
+		usage_print(stdout);
+		return cli_finish(CLI_DONE);
+	}
+	if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
+		printf("cachet %s\n", cachet_version());
+		return cli_finish(CLI_DONE);
+	}
+	verb = verb_find(word);
+	if (!verb) {
+		fprintf(stderr, "cachet: there is no verb '%s'\n\n", word);
+		usage_print(stderr);
+		return CLI_USAGE;
+	}
+	return cli_finish(verb->run(verb, argc - 1, argv + 1));
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* The cachet mounts that this process can see. */
+#include "cli.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* In mountinfo a space is \040 and so on. */
+static void unescape(char *text)
+{
+	char *to = text;
+
+	for (const char *from = text; *from; to++) {
+		if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] && from[3]) {
+			*to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
+			from += 4;
+		} else {
+			*to = *from++;
+		}
+	}
+	*to = '\0';
+}
+
+/* Return: the fifth field of a line of a cachet mount, to be freed; else NULL. */
+static char *mount_path(char *line)
+{
+	const char *kind = strstr(line, " - ");
+	char *field = line, *path;
+
+	if (!kind || strncmp(kind, " - fuse.cachet ", 15) != 0)
+		return NULL;
+	for (int i = 0; i < 4 && field; i++) {
+		field = strchr(field, ' ');
+		if (field)
+			field++;
+	}
+	if (!field)
+		return NULL;
+	path = strndup(field, strcspn(field, " "));
+	if (path)
+		unescape(path);
+	return path;
+}
+
+int mounts_list(char ***paths, size_t *count)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL;
+	size_t size = 0;
+	int result = 0;
+
+	*paths = NULL;
+	*count = 0;
+	if (!file)
+		return -errno;
+	while (result == 0 && getline(&line, &size, file) > 0) {
+		char *path = mount_path(line);
+		char **longer;
+
+		if (!path)
+			continue;
+		longer = realloc(*paths, (*count + 1) * sizeof(*longer));
+		if (longer) {
+			*paths = longer;
+			longer[(*count)++] = path;
+		} else {
+			free(path);
+			result = -ENOMEM;
+		}
+	}
+	free(line);
+	fclose(file);
+	return result;
+}
