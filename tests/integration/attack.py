@@ -67,10 +67,11 @@ def attack_by_descriptor(fd):
         refused(NO + (errno.EOPNOTSUPP, errno.EINVAL), syscalls.fallocate, fd, mode, 0, PAGE)
     refused(NO, syscalls.fallocate, fd, 0, 0, SIZE * 2)
     reader = pipe_with_bytes()
-    refused(NO, os.splice, reader, fd, 6, offset_dst=0)
+    refused(NO + (errno.EINVAL,), os.splice, reader, fd, 6, offset_dst=0)
     os.close(reader)
     with opened('/proc/self/exe') as source:
-        refused(NO, os.sendfile, fd, source, 0, 1000)
+        # Neither splice nor sendfile takes a descriptor with O_APPEND.
+        refused(NO + (errno.EINVAL,), os.sendfile, fd, source, 0, 1000)
         refused(NO + (errno.EXDEV,), os.copy_file_range, source, fd, 1000, 0, 0)
         refused(NO + (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY), fcntl.ioctl, fd,
                 0x40049409, source)  # FICLONE
@@ -99,7 +100,7 @@ def attack_by_mapping(view):
     refused(NO + (errno.EINVAL,), view.advise, syscalls.MADV_REMOVE)
     refused(NO + (errno.EINVAL, errno.EFAULT, errno.ENOMEM), view.advise,
             syscalls.MADV_POPULATE_WRITE)
-    refused((errno.EFAULT,), os.preadv, os.open('/dev/zero', os.O_RDONLY), [_Memory(view)])
+    refused((errno.EFAULT,), os.preadv, os.open('/dev/zero', os.O_RDONLY), [_Memory(view)], 0)
     refused((errno.EFAULT, errno.EPERM, errno.EACCES), syscalls.process_vm_writev, os.getpid(),
             b'attack', view.address)
     with opened('/proc/self/mem', os.O_RDWR) as memory:

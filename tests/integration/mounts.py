@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Mounts: start a daemon, find its connection, end it cleanly or by force."""
 import contextlib
+import errno
 import os
 import pwd
 import re
@@ -110,13 +111,9 @@ class Mount:
         if self.plane == 'tmpfs':
             self._start_tmpfs()
             return self
-        before = mount_at(self.path)
         self.process = self.spawn(self.command())
         end = time.monotonic() + 20
-        while True:
-            info = mount_at(self.path)
-            if info and (not before or info.device != before.device):
-                break
+        while not self._answers():
             if self.process.poll() is not None:
                 raise Failure('the daemon ended with %d before it had mounted:\n%s' % (
                     self.process.returncode, self.log()))
@@ -130,6 +127,18 @@ class Mount:
             self.discard()
             raise Failure('%s\ndaemon log:\n%s' % (error, self.log())) from error
         return self
+
+    def _answers(self):
+        """Is there a mount, and is it no dead one of another daemon?"""
+        if not mount_at(self.path):
+            return False
+        try:
+            self.stat()
+        except OSError as error:
+            if error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENOTTY):
+                return False
+            raise
+        return True
 
     def _start_tmpfs(self):
         if os.geteuid() == 0:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Clients are killed: nothing of them is left, and nobody waits for them."""
+import contextlib
 import mmap
 import os
 
@@ -119,6 +120,8 @@ def test_killed_in_the_middle(t):
         turn = 0
         while True:
             path = t.path('busy-%d-%d' % (number, turn % 3))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # of one that was killed
             with opened(path, os.O_RDWR | os.O_CREAT) as fd:
                 os.pwrite(fd, DATA, 0)
             with opened(path) as fd:

@@ -80,9 +80,12 @@ def test_race_of_truncation_with_the_seal(t):
         write_file(path, DATA)
         stop = threading.Event()
 
+        writer = os.open(path, os.O_WRONLY)
+
         def truncater():
             size = 0
-            with opened(path, os.O_WRONLY) as fd:
+            with open(writer, 'wb', buffering=0) as file:
+                fd = file.fileno()
                 while not stop.is_set():
                     size = (size + 5000) % SIZE
                     if outcome(os.ftruncate, fd, size) == errno.EPERM:
@@ -129,13 +132,13 @@ def test_race_of_passing_descriptors(t):
         socket.send_fds(ours, [b'x'], [fd])
         os.close(fd)
         with opened(path) as reader:
-            error = outcome(abi.add_seals, reader, SEAL_WRITE, abi.FLAG_NOWAIT)
+            error = outcome(abi.add_seals, reader, CONTENT, abi.FLAG_NOWAIT)
         if error == 0:
             break  # the receiver was quick: granted, and so nobody has it any more
         equal(error, errno.EBUSY, 'errno')
         busy += 1
     ours.close()
     check(child.wait() > 0, 'descriptors that arrived')
-    t.add_seals(path, SEAL_WRITE, 0, 5000)
+    t.add_seals(path, CONTENT, 0, 5000)
     with unchanged(t, path):
         attack_by_reopening(path)
