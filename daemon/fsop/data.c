@@ -91,6 +91,18 @@ void fsop_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, of
 	reply_count(req, copied);
 }
 
+/* Pins whose pages are cut off hinder no seal any more. */
+static int inode_punch(struct inode *inode, uint64_t offset, uint64_t length)
+{
+	int result = mapping_punch(&inode->mapping, offset, length);
+
+	if (result == 0) {
+		scoped_mutex(&inode->lock);
+		sealing_wake_locked(&inode->sealing);
+	}
+	return result;
+}
+
 static int inode_fallocate(struct inode *inode, int mode, uint64_t offset, uint64_t length)
 {
 	struct mapping *mapping = &inode->mapping;
@@ -100,7 +112,7 @@ static int inode_fallocate(struct inode *inode, int mode, uint64_t offset, uint6
 	case 0:
 		return mapping_allocate(mapping, offset, length, keep_size);
 	case FALLOC_FL_PUNCH_HOLE:
-		return keep_size ? mapping_punch(mapping, offset, length) : -EOPNOTSUPP;
+		return keep_size ? inode_punch(inode, offset, length) : -EOPNOTSUPP;
 	case FALLOC_FL_ZERO_RANGE:
 		return mapping_zero(mapping, offset, length, keep_size);
 	default:

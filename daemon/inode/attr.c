@@ -174,6 +174,7 @@ int attr_change(struct inode *inode, unsigned what, const struct stat *new)
 
 			if (result)
 				return result;
+			sealing_wake_locked(&inode->sealing); /* pins may have been cut off */
 			/* As in Linux, ftruncate() to the size that is there already changes no time. */
 			if ((uint64_t)new->st_size != old_size)
 				attr_touch_locked(inode);

@@ -132,6 +132,7 @@ static int inode_truncate_at_open_locked(struct inode *inode, bool kill_priv)
 
 	if (result)
 		return result;
+	sealing_wake_locked(&inode->sealing); /* pins may have been cut off */
 	if (kill_priv)
 		inode->mode &= inode->mode & S_IXGRP ? ~(S_ISUID | S_ISGID) : ~S_ISUID;
 	attr_sync_memory_locked(inode, false);
