@@ -60,8 +60,8 @@ struct filesystem_stats {
  * @inodes:   by number
  * @handles:  by number
  * @collapser: makes sealed files huge, in the background
- * @invalidate: upwards: drop the kernel's cached pages of a file; returns at once, @invalidated
- *            follows
+ * @invalidate: upwards: the kernel shall drop what it caches of a file: its attributes, and its pages
+ *            when @contents; returns at once, and inode_cache_invalidated() follows for @contents
  */
 struct filesystem {
 	struct filesystem_config config;
@@ -82,7 +82,7 @@ struct filesystem {
 	struct pin_table *pins;
 	GThreadPool *collapser;
 	struct filesystem_stats stats;
-	void (*invalidate)(struct filesystem *fs, uint64_t ino);
+	void (*invalidate)(struct filesystem *fs, uint64_t ino, bool contents);
 	void *session;
 };
 

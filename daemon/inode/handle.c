@@ -246,9 +246,14 @@ void inode_sealed(struct inode *inode, unsigned added)
 	if (!(added & F_SEAL_WRITE))
 		return;
 	if (!filesystem_passthrough(fs))
-		fs->invalidate(fs, inode->ino);
+		fs->invalidate(fs, inode->ino, true);
 	inode_get(inode);
 	g_thread_pool_push(fs->collapser, inode, NULL);
+}
+
+void inode_populated(struct inode *inode)
+{
+	inode->fs->invalidate(inode->fs, inode->ino, false);
 }
 
 void inode_cache_invalidated(struct filesystem *fs, uint64_t ino)

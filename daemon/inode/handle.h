@@ -99,6 +99,12 @@ void backing_close(int fuse_fd, int id);
 void inode_sealed(struct inode *inode, unsigned added);
 
 /**
+ * inode_populated() - the daemon has filled holes by itself: the kernel's count of blocks is stale
+ * Context: any.
+ */
+void inode_populated(struct inode *inode);
+
+/**
  * inode_is_mapped_writable() - is the memory mapped shared and writable, as far as /proc shows?
  * Context: sleeps, no lock is held.
  */

@@ -39,6 +39,11 @@ static void inode_sealing_granted(struct sealing *sealing, unsigned added)
 	inode_sealed(sealing_inode(sealing), added);
 }
 
+static void inode_sealing_populated(struct sealing *sealing)
+{
+	inode_populated(sealing_inode(sealing));
+}
+
 static bool inode_sealing_mapped(struct sealing *sealing)
 {
 	return inode_is_mapped_writable(sealing_inode(sealing));
@@ -48,6 +53,7 @@ static const struct sealing_ops inode_sealing_ops = {
 	.get = inode_sealing_get,
 	.put = inode_sealing_put,
 	.granted = inode_sealing_granted,
+	.populated = inode_sealing_populated,
 	.mapped = inode_sealing_mapped,
 };
 

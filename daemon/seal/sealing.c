@@ -228,6 +228,7 @@ static void sealing_try_locked(struct sealing *sealing, struct seal_request *req
 		request->populate = false;
 		pthread_mutex_unlock(sealing->lock);
 		result = mapping_populate(sealing->mapping, 0, mapping_size(sealing->mapping));
+		sealing->ops->populated(sealing);
 		pthread_mutex_lock(sealing->lock);
 		if (result)
 			request_finish_locked(sealing, request, result, finished);

@@ -10,6 +10,7 @@
  */
 struct notice {
 	uint64_t ino;
+	bool contents;
 };
 
 static gpointer notifier_run(gpointer data)
@@ -22,18 +23,21 @@ static gpointer notifier_run(gpointer data)
 
 		if (!notice->ino)
 			return NULL;
-		result = fuse_lowlevel_notify_inval_inode(notifier->session, notice->ino, 0, 0);
+		/* A negative offset spares the pages. */
+		result = fuse_lowlevel_notify_inval_inode(notifier->session, notice->ino,
+							  notice->contents ? 0 : -1, 0);
 		/* ENOENT: the kernel does not know the inode, so it caches nothing of it either. */
-		if (result == 0 || result == -ENOENT)
+		if (notice->contents && (result == 0 || result == -ENOENT))
 			inode_cache_invalidated(notifier->fs, notice->ino);
 	}
 }
 
-static void notifier_push(struct notifier *notifier, uint64_t ino)
+static void notifier_push(struct notifier *notifier, uint64_t ino, bool contents)
 {
 	struct notice *notice = g_new(struct notice, 1);
 
 	notice->ino = ino;
+	notice->contents = contents;
 	g_async_queue_push(notifier->queue, notice);
 }
 
@@ -49,13 +53,13 @@ void notifier_stop(struct notifier *notifier)
 {
 	if (!notifier->thread)
 		return;
-	notifier_push(notifier, 0);
+	notifier_push(notifier, 0, false);
 	g_thread_join(notifier->thread);
 	g_async_queue_unref(notifier->queue);
 	notifier->thread = NULL;
 }
 
-void notifier_invalidate(struct notifier *notifier, uint64_t ino)
+void notifier_invalidate(struct notifier *notifier, uint64_t ino, bool contents)
 {
-	notifier_push(notifier, ino);
+	notifier_push(notifier, ino, contents);
 }

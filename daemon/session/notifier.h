@@ -30,8 +30,9 @@ void notifier_start(struct notifier *notifier, struct filesystem *fs, struct fus
 void notifier_stop(struct notifier *notifier);
 
 /**
- * notifier_invalidate() - the kernel shall drop the cached pages of a file
+ * notifier_invalidate() - the kernel shall drop what it caches of a file
  * @ino: its number
- * Context: any; returns at once. inode_cache_invalidated() follows.
+ * @contents: its pages, too, not its attributes alone
+ * Context: any; returns at once. inode_cache_invalidated() follows for @contents.
  */
-void notifier_invalidate(struct notifier *notifier, uint64_t ino);
+void notifier_invalidate(struct notifier *notifier, uint64_t ino, bool contents);

@@ -54,11 +54,11 @@ struct session {
 	int loop_result;
 };
 
-static void session_invalidate(struct filesystem *fs, uint64_t ino)
+static void session_invalidate(struct filesystem *fs, uint64_t ino, bool contents)
 {
 	struct session *session = fs->session;
 
-	notifier_invalidate(&session->notifier, ino);
+	notifier_invalidate(&session->notifier, ino, contents);
 }
 
 static struct fuse_session *session_new_fuse(struct session *session)
