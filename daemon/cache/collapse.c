@@ -2,12 +2,15 @@
 /*
  * Ranges of 2 MiB of a write-sealed file become one huge page and one folio.
  *
- * For each range, with the invalidate lock held exclusively:
+ * For a few ranges at a time, with the invalidate lock held exclusively:
  *
  *	1. look: all pages there, none pinned, none referenced by anybody but the tree. Cheap, and most
  *	   ranges that cannot be collapsed are found here, before the memory is touched.
- *	2. let the kernel copy the pages into a huge one. It does the same for its own references, and
- *	   gives up as we do when it meets one that it cannot explain.
+ *	2. let the kernel copy the pages into huge ones. It does the same for its own references, and
+ *	   gives up as we do when it meets one that it cannot explain. It begins each call by waiting
+ *	   for all CPUs, which costs more than copying 2 MiB does; hence a few ranges at a time. When a
+ *	   call fails for one of them, they are tried one by one; those that are huge already cost
+ *	   nothing.
  *	3. freeze every folio of the range: exchange the one reference that the tree has for none, which
  *	   fails if anybody has got another since. On failure thaw those that were frozen; nothing has
  *	   happened to the tree then.
@@ -24,10 +27,18 @@
 #include "base/lock.h"
 #include "cache/mapping_internal.h"
 
-enum collapse_result {
-	COLLAPSE_DONE,
-	COLLAPSE_GIVEN_UP,
-	COLLAPSE_UNABLE, /* the kernel cannot */
+#define COLLAPSE_BATCH 8u /* ranges */
+
+enum collapse_state {
+	COLLAPSE_READY,	   /* nothing is known to be in the way */
+	COLLAPSE_DONE,	   /* huge */
+	COLLAPSE_GIVEN_UP, /* something is in the way now */
+	COLLAPSE_UNABLE,   /* the kernel cannot */
+};
+
+struct collapse_range {
+	enum collapse_state state;
+	struct folio *huge; /* to be put in the place of the small ones; NULL: there is one already */
 };
 
 /* All pages there, in folios that only the tree refers to and that do not reach out of the range? */
@@ -67,7 +78,7 @@ static unsigned collapse_freeze_locked(struct mapping *mapping, uint64_t first,
 	return count;
 }
 
-static enum collapse_result collapse_tree_locked(struct mapping *mapping, uint64_t first,
+static enum collapse_state collapse_tree_locked(struct mapping *mapping, uint64_t first,
 						 struct folio *huge)
 {
 	struct folio *frozen[PAGES_HUGE];
@@ -95,48 +106,90 @@ static enum collapse_result collapse_tree_locked(struct mapping *mapping, uint64
 	return COLLAPSE_DONE;
 }
 
-static enum collapse_result mapping_collapse_one(struct mapping *mapping, uint64_t first)
+/* Step 1, and the folio for step 4. */
+static struct collapse_range collapse_examine(struct mapping *mapping, uint64_t first)
 {
-	struct folio *folio, *huge;
-	enum collapse_result result = COLLAPSE_GIVEN_UP;
-	bool possible, one;
-	int rc;
+	struct collapse_range range = { .state = COLLAPSE_GIVEN_UP };
+	struct folio *folio = NULL;
+	bool one, huge;
+
+	if (mapping_sync_locked(mapping, first, first + PAGES_HUGE - 1) < 0)
+		return range;
+	xarray_lock(&mapping->folios);
+	if (collapse_is_possible_locked(mapping, first))
+		folio = xarray_load(&mapping->folios, first);
+	one = folio && folio->order == FOLIO_ORDER_HUGE;
+	huge = one && folio_test(folio, FOLIO_HUGE);
+	xarray_unlock(&mapping->folios);
+	if (!folio)
+		return range;
+	if (!one) {
+		range.huge = folio_new(mapping, first, FOLIO_ORDER_HUGE, "tree");
+		if (!range.huge)
+			return range;
+	}
+	range.state = huge ? COLLAPSE_DONE : COLLAPSE_READY;
+	return range;
+}
+
+/* Step 2 for neighbours that are all ready. */
+static void collapse_memory(struct mapping *mapping, uint64_t first, struct collapse_range *ranges,
+			    unsigned count)
+{
+	int rc = memory_collapse(&mapping->memory, first << PAGE_SHIFT, count * BYTES_HUGE);
+
+	if (rc == 0)
+		return;
+	if (count == 1) {
+		ranges->state = rc == -EINVAL ? COLLAPSE_UNABLE : COLLAPSE_GIVEN_UP;
+		return;
+	}
+	for (unsigned i = 0; i < count; i++)
+		collapse_memory(mapping, first + i * PAGES_HUGE, ranges + i, 1);
+}
+
+/* Steps 3 to 5. */
+static void collapse_finish(struct mapping *mapping, uint64_t first, struct collapse_range *range)
+{
+	xarray_lock(&mapping->folios);
+	if (range->huge) {
+		range->state = collapse_tree_locked(mapping, first, range->huge);
+	} else {
+		/* The folio was made large by a large write: only the memory had to follow. */
+		folio_set(xarray_load(&mapping->folios, first), FOLIO_HUGE);
+		atomic_fetch_add(&mapping->nr_huge, PAGES_HUGE);
+		range->state = COLLAPSE_DONE;
+	}
+	xarray_unlock(&mapping->folios);
+}
+
+static void mapping_collapse_batch(struct mapping *mapping, uint64_t first,
+				   struct collapse_range *ranges, unsigned count)
+{
+	unsigned next;
 
 	scoped_write(&mapping->invalidate);
-	if ((first + PAGES_HUGE) << PAGE_SHIFT > mapping_size(mapping))
-		return COLLAPSE_GIVEN_UP;
-	if (mapping_sync_locked(mapping, first, first + PAGES_HUGE - 1) < 0)
-		return COLLAPSE_GIVEN_UP;
+	for (unsigned i = 0; i < count; i++) {
+		uint64_t page = first + i * PAGES_HUGE;
 
-	xarray_lock(&mapping->folios);
-	possible = collapse_is_possible_locked(mapping, first);
-	folio = possible ? xarray_load(&mapping->folios, first) : NULL;
-	one = folio && folio->order == FOLIO_ORDER_HUGE;
-	if (one && folio_test(folio, FOLIO_HUGE))
-		result = COLLAPSE_DONE;
-	xarray_unlock(&mapping->folios);
-	if (!possible || result == COLLAPSE_DONE)
-		return result;
-
-	huge = one ? NULL : folio_new(mapping, first, FOLIO_ORDER_HUGE, "tree");
-	if (!one && !huge)
-		return COLLAPSE_GIVEN_UP;
-	rc = memory_collapse(&mapping->memory, first << PAGE_SHIFT, BYTES_HUGE);
-	if (rc == 0) {
-		xarray_lock(&mapping->folios);
-		if (one) {
-			/* The folio was made large by a large write: only the memory had to follow. */
-			folio_set(folio, FOLIO_HUGE);
-			atomic_fetch_add(&mapping->nr_huge, PAGES_HUGE);
-			result = COLLAPSE_DONE;
-		} else {
-			result = collapse_tree_locked(mapping, first, huge);
-		}
-		xarray_unlock(&mapping->folios);
+		ranges[i] = (struct collapse_range){ .state = COLLAPSE_GIVEN_UP };
+		if ((page + PAGES_HUGE) << PAGE_SHIFT <= mapping_size(mapping))
+			ranges[i] = collapse_examine(mapping, page);
 	}
-	if (huge && result != COLLAPSE_DONE)
-		folio_free_unused(huge, "tree");
-	return rc == -EINVAL ? COLLAPSE_UNABLE : result;
+	for (unsigned i = 0; i < count; i = next) {
+		next = i + 1;
+		if (ranges[i].state != COLLAPSE_READY)
+			continue;
+		while (next < count && ranges[next].state == COLLAPSE_READY)
+			next++;
+		collapse_memory(mapping, first + i * PAGES_HUGE, ranges + i, next - i);
+	}
+	for (unsigned i = 0; i < count; i++) {
+		if (ranges[i].state == COLLAPSE_READY)
+			collapse_finish(mapping, first + i * PAGES_HUGE, &ranges[i]);
+		if (ranges[i].state != COLLAPSE_DONE && ranges[i].huge)
+			folio_free_unused(ranges[i].huge, "tree");
+	}
 }
 
 long mapping_collapse_range(struct mapping *mapping, uint64_t offset, uint64_t length, long *failed)
@@ -155,15 +208,22 @@ long mapping_collapse_range(struct mapping *mapping, uint64_t offset, uint64_t l
 		end = offset + length;
 	first = (offset + BYTES_HUGE - 1) / BYTES_HUGE * PAGES_HUGE;
 	end = end / BYTES_HUGE * PAGES_HUGE;
-	for (; first < end; first += PAGES_HUGE) {
-		enum collapse_result result = mapping_collapse_one(mapping, first);
+	for (unsigned count; first < end; first += count * PAGES_HUGE) {
+		struct collapse_range ranges[COLLAPSE_BATCH];
+		unsigned unable = 0;
 
-		if (result == COLLAPSE_UNABLE && done == 0 && given_up == 0)
+		count = (end - first) / PAGES_HUGE < COLLAPSE_BATCH ?
+				(unsigned)((end - first) / PAGES_HUGE) :
+				COLLAPSE_BATCH;
+		mapping_collapse_batch(mapping, first, ranges, count);
+		for (unsigned i = 0; i < count; i++) {
+			done += ranges[i].state == COLLAPSE_DONE;
+			given_up += ranges[i].state != COLLAPSE_DONE;
+			unable += ranges[i].state == COLLAPSE_UNABLE;
+		}
+		/* It will not be able to do the rest either. */
+		if (unable && done == 0)
 			return -EINVAL;
-		if (result == COLLAPSE_DONE)
-			done++;
-		else
-			given_up++;
 	}
 	if (failed)
 		*failed = given_up;

@@ -39,6 +39,7 @@ enum folio_state {
 #define FOLIO_DIRTY	(1u << 2) /* as the mark DIRTY, so that an overwrite need not lock the tree */
 #define FOLIO_ALLOCATED (1u << 3) /* allocated unwritten: the memory has pages where it says hole */
 #define FOLIO_HUGE	(1u << 4) /* the memory below is one huge page */
+#define FOLIO_RAGGED	(1u << 5) /* cut while pinned: the memory may lack some of its pages */
 
 /**
  * struct folio - 2^order pages

@@ -301,7 +301,7 @@ int mapping_wait_for_pins(struct mapping *mapping, int64_t deadline_ms);
  * @offset: bytes
  * @length: bytes; parts of 2 MiB ranges at its ends are left alone
  * @failed: out: ranges that were given up (pinned, in use, holes); may be NULL
- * Context: sleeps, takes long; takes the invalidate lock for one range at a time.
+ * Context: sleeps, takes long; takes the invalidate lock for a few ranges at a time.
  * Return: ranges that are huge now; -EPERM (not write-sealed); -EINVAL (the kernel cannot).
  */
 long mapping_collapse_range(struct mapping *mapping, uint64_t offset, uint64_t length, long *failed);

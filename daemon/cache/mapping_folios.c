@@ -38,6 +38,27 @@ struct folio *mapping_get_folio(struct mapping *mapping, uint64_t index, const c
 	return folio;
 }
 
+bool mapping_is_filled(struct mapping *mapping, uint64_t first, uint64_t last)
+{
+	uint64_t index = first;
+	struct folio *folio;
+
+	if (mapping->shared) {
+		int64_t hole = memory_seek(&mapping->memory, first << PAGE_SHIFT, SEEK_HOLE);
+
+		return hole >= 0 && page_after((uint64_t)hole) > last;
+	}
+	rcu_read_lock();
+	do {
+		folio = xarray_load(&mapping->folios, index);
+		if (!folio || folio_test(folio, FOLIO_RAGGED))
+			break;
+		index = folio_end(folio);
+	} while (index <= last);
+	rcu_read_unlock();
+	return index > last;
+}
+
 bool mapping_has_folios(struct mapping *mapping, uint64_t first, uint64_t last,
 			struct folio **single)
 {
@@ -180,9 +201,12 @@ void mapping_erase_folios(struct mapping *mapping, uint64_t first, uint64_t last
 
 	xarray_lock(&mapping->folios);
 	marked = xarray_marked(&mapping->folios, (enum xarray_mark)FOLIO_MARK_PINNED);
-	xarray_for_each(&mapping->folios, index, last, XARRAY_PRESENT, order, folio)
+	xarray_for_each(&mapping->folios, index, last, XARRAY_PRESENT, order, folio) {
 		if (folio->index >= first && folio_end(folio) - 1 <= last)
 			mapping_erase_folio_locked(mapping, folio);
+		else
+			folio_set(folio, FOLIO_RAGGED);
+	}
 	xarray_unlock(&mapping->folios);
 	if (marked)
 		mapping_wake_pin_waiters(mapping);
@@ -212,7 +236,8 @@ static int mapping_halve_locked(struct mapping *mapping, struct folio *folio)
 	lock_assert_held(&mapping->folios.lock);
 	for (unsigned i = 0; i < 2 && rc == 0; i++) {
 		uint64_t index = folio->index + ((uint64_t)i << order);
-		unsigned kept = atomic_load(&folio->flags) & (FOLIO_DIRTY | FOLIO_ALLOCATED);
+		unsigned kept = atomic_load(&folio->flags) &
+				(FOLIO_DIRTY | FOLIO_ALLOCATED | FOLIO_RAGGED);
 
 		split.halves[i] = folio_new(mapping, index, order, "tree");
 		if (!split.halves[i]) {

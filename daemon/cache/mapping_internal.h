@@ -55,6 +55,14 @@ bool mapping_has_folios(struct mapping *mapping, uint64_t first, uint64_t last,
 			struct folio **single);
 
 /**
+ * mapping_is_filled() - has the memory every page of a range?
+ *
+ * May say no though it has: a page that was allocated and never written does not show.
+ * Context: exclusive, so that no write is under way.
+ */
+bool mapping_is_filled(struct mapping *mapping, uint64_t first, uint64_t last);
+
+/**
  * mapping_add_folios() - fill the holes of a range of pages with folios
  * @first: page
  * @last: page, included

@@ -48,13 +48,19 @@ int mapping_truncate(struct mapping *mapping, uint64_t size)
 
 int mapping_fill(struct mapping *mapping, uint64_t first, uint64_t last)
 {
-	uint64_t pages = last - first + 1, size = mapping_size(mapping), bytes, end;
+	uint64_t pages = last - first + 1, size, bytes, end;
 	int rc = 0;
 
+	/* What was written needs no question to the kernel about each page. */
+	if (mapping_is_filled(mapping, first, last))
+		return mapping->shared ?
+			       mapping_add_folios(mapping, first, last, CHARGE_FORCE, &end) :
+			       0;
 	/* Before so many folios are made. */
 	if (pages > page_of(memory_plausible_bytes()))
 		return -ENOSPC;
 	/* A file that may not grow refuses even the rest of the page that its end is in. */
+	size = mapping_size(mapping);
 	bytes = (page_after(size) == last + 1 ? size : (last + 1) << PAGE_SHIFT) -
 		(first << PAGE_SHIFT);
 	if (!mapping->shared)

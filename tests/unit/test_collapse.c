@@ -137,6 +137,36 @@ static void test_held(void)
 	file_close(&file);
 }
 
+/* A reference that only the kernel knows: a page that waits in a pipe. */
+static void test_held_by_kernel(void)
+{
+	struct file file;
+	struct mapping *m = &file.mapping;
+	loff_t offset = 700 * PAGE;
+	long failed;
+	int fds[2];
+
+	if (!kernel_can())
+		return;
+	file_open(&file, 0, false);
+	file_fill_small(&file, 3 * 512);
+	g_assert_cmpint(mapping_add_seals(m, F_SEAL_WRITE), ==, 0);
+	g_assert_cmpint(pipe(fds), ==, 0);
+	g_assert_cmpint(splice(mapping_fd(m), &offset, fds[1], NULL, PAGE, 0), ==, (ssize_t)PAGE);
+	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, &failed), ==, 2);
+	g_assert_cmpint(failed, ==, 1);
+	g_assert_cmpuint(file_order_at(&file, 511), ==, 9);
+	g_assert_cmpuint(file_order_at(&file, 512), ==, 0);
+	g_assert_cmpuint(file_order_at(&file, 1024), ==, 9);
+	file_check(&file);
+	close(fds[0]);
+	close(fds[1]);
+	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, &failed), ==, 3);
+	file_expect_small(&file, 3 * 512);
+	file_check(&file);
+	file_close(&file);
+}
+
 static void test_holes(void)
 {
 	struct file file;
@@ -181,6 +211,7 @@ int main(int argc, char **argv)
 		{ "/collapse/small", test_collapse },
 		{ "/collapse/large-already", test_large_already },
 		{ "/collapse/held", test_held },
+		{ "/collapse/held-by-kernel", test_held_by_kernel },
 		{ "/collapse/holes", test_holes },
 	};
 

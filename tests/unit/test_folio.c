@@ -172,6 +172,30 @@ static void test_bug(gconstpointer data)
 	g_test_trap_assert_stderr("*folio *references*");
 }
 
+#ifdef CACHET_FOLIO_DEBUG
+static void note_leak(struct folio *folio, const char *who, long held, void *data)
+{
+	if (strcmp(who, "leak") == 0) {
+		g_assert_cmpint(held, ==, 2);
+		*(struct folio **)data = folio;
+	}
+}
+
+/* A leak names its holder. */
+static void test_names(void)
+{
+	struct folio *folio = folio_cached(0), *leaked = NULL;
+
+	g_assert_true(folio_try_get(folio, "leak"));
+	g_assert_true(folio_try_get(folio, "leak"));
+	g_assert_cmpint(folio_debug_report(note_leak, &leaked), ==, 3);
+	g_assert_true(leaked == folio);
+	folio_put(folio, "leak");
+	folio_put(folio, "leak");
+	folio_drop(folio);
+}
+#endif
+
 static void test_lookup(void)
 {
 	struct file file;
@@ -296,6 +320,7 @@ static void test_truncate_below_pin(void)
 	struct file file;
 	struct mapping *m = &file.mapping;
 	struct mapping_pins *pins;
+	struct stat st;
 
 	/* Small folios: all are cut off. */
 	file_open(&file, 0, false);
@@ -331,6 +356,11 @@ static void test_truncate_below_pin(void)
 	file_expect(&file, 0, HUGE_BYTES / 2, 'l');
 	file_fill(&file, HUGE_BYTES / 2, PAGE, 'm');
 	g_assert_cmpuint(atomic_load(&file.budget.used), ==, 512);
+	/* The folio is there, but not all of its pages are: populating makes them. */
+	memory_stat(&m->memory, &st);
+	g_assert_cmpint(st.st_blocks, ==, 257 * 8);
+	g_assert_cmpint(mapping_populate(m, 0, HUGE_BYTES), ==, 0);
+	file_check(&file);
 	mapping_unpin_range(m, pins);
 	g_assert_false(mapping_may_be_pinned(m));
 	/* Whole, it is cut off like any other. */
@@ -406,6 +436,9 @@ int main(int argc, char **argv)
 		{ "/folio/false-positive", test_false_positive },
 		{ "/folio/overflow", test_overflow },
 		{ "/folio/freeze", test_freeze },
+#ifdef CACHET_FOLIO_DEBUG
+		{ "/folio/names", test_names },
+#endif
 		{ "/folio/lookup", test_lookup },
 		{ "/pins/range", test_pin_range },
 		{ "/pins/no-space", test_pin_nospace },
