@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct verb *const verbs[] = {
 	&verb_put,  &verb_seal,    &verb_seals, &verb_pin,    &verb_unpin,
@@ -30,11 +31,25 @@ static const struct verb *verb_find(const char *name)
 	return NULL;
 }
 
+/* What we open must not become standard output: messages would end in somebody's file. */
+static void standard_streams_fill(void)
+{
+	int fd;
+
+	/* Reading only, so that what is printed to a closed output still is an error. */
+	do {
+		fd = open("/dev/null", O_RDONLY);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	const struct verb *verb;
 	const char *word = argc > 1 ? argv[1] : NULL;
 
+	standard_streams_fill();
 	/* A reader that went away is an error of write(), which is reported. */
 	signal(SIGPIPE, SIG_IGN);
 	if (!word) {

@@ -221,18 +221,23 @@ static int64_t now_ms(void)
 static int pin_hold(const struct verb *verb, const struct pin_options *options, int fd, uint64_t id,
 		    const sigset_t *signals)
 {
-	const struct timespec second = { .tv_sec = 1 };
-	int64_t began = now_ms();
+	int64_t end = now_ms() + (int64_t)options->ttl_ms;
 
 	printf("%" PRIu64 "\n", id);
 	if (cli_finish(CLI_DONE) != CLI_DONE)
 		return CLI_REFUSED;
 	for (;;) {
-		if (sigtimedwait(signals, NULL, &second) > 0)
+		int64_t left = options->ttl_ms ? end - now_ms() : 1000;
+		struct timespec wait = { .tv_sec = 1 };
+
+		/* Look once a second; at the end of its time the daemon may be a moment late. */
+		if (left < 1000)
+			wait = (struct timespec){ .tv_nsec = left > 10 ? left * 1000000 : 10000000 };
+		if (sigtimedwait(signals, NULL, &wait) > 0)
 			return CLI_DONE;
 		if (pin_exists(fd, id))
 			continue;
-		if (options->ttl_ms && now_ms() - began >= (int64_t)options->ttl_ms)
+		if (options->ttl_ms && now_ms() >= end)
 			return CLI_DONE;
 		return verb_refused(verb, options->path, -ENOENT, "the pin was broken");
 	}

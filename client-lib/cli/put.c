@@ -108,6 +108,7 @@ static char *directory_path(const char *path)
 static int put_choose_target(struct put *put, const char *target)
 {
 	const char *slash = strrchr(put->source, '/');
+	int length = (int)strlen(target);
 	struct stat st;
 
 	if (stat(target, &st) || !S_ISDIR(st.st_mode)) {
@@ -116,7 +117,9 @@ static int put_choose_target(struct put *put, const char *target)
 	}
 	if (strcmp(put->source, "-") == 0)
 		return -EISDIR;
-	if (asprintf(&put->target, "%s/%s", target, slash ? slash + 1 : put->source) < 0)
+	while (length > 1 && target[length - 1] == '/')
+		length--;
+	if (asprintf(&put->target, "%.*s/%s", length, target, slash ? slash + 1 : put->source) < 0)
 		return -ENOMEM;
 	return 0;
 }
