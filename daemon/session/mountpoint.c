@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -41,11 +42,58 @@ static bool mountpoint_detach(const char *path)
 	       status == 0;
 }
 
+/* Paths in mountinfo have blanks and the like as octal escapes. */
+static bool mountinfo_is(const char *escaped, const char *path)
+{
+	g_autofree char *plain = g_strcompress(escaped);
+
+	return g_str_equal(plain, path);
+}
+
+/* Is the topmost mount at a path one of ours? */
+static bool mountpoint_find(const char *path, dev_t *device)
+{
+	g_autofree char *text = NULL;
+	g_auto(GStrv) lines = NULL;
+	bool ours = false;
+
+	if (!g_file_get_contents("/proc/self/mountinfo", &text, NULL, NULL))
+		return false;
+	lines = g_strsplit(text, "\n", -1);
+	for (char **line = lines; *line; line++) {
+		g_auto(GStrv) fields = g_strsplit(*line, " ", 6);
+		unsigned major, minor;
+
+		if (g_strv_length(fields) < 6 || !mountinfo_is(fields[4], path) ||
+		    sscanf(fields[2], "%u:%u", &major, &minor) != 2)
+			continue;
+		/* Later lines are mounts on top of earlier ones. */
+		ours = strstr(fields[5], " - fuse.cachet ") != NULL;
+		if (device)
+			*device = makedev(major, minor);
+	}
+	return ours;
+}
+
+/*
+ * What is the matter with the directory? A dead mount answers stat() from the kernel's cache; only
+ * statfs() must ask the daemon.
+ * Return: 0 or errno.
+ */
+static int mountpoint_check(const char *path)
+{
+	struct statvfs fs;
+	struct stat st;
+
+	if (stat(path, &st) || statvfs(path, &fs))
+		return errno;
+	return S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
+}
+
 char *mountpoint_prepare(const char *path, GError **error)
 {
 	g_autofree char *absolute = mountpoint_absolute(path);
-	struct stat st;
-	int failed = stat(absolute, &st) ? errno : 0;
+	int failed = mountpoint_check(absolute);
 
 	if (failed == ENOTCONN || failed == ECONNABORTED) {
 		log_warning("%s: the daemon of this mount is dead; unmounting it", absolute);
@@ -56,41 +104,24 @@ char *mountpoint_prepare(const char *path, GError **error)
 				    absolute, absolute);
 			return NULL;
 		}
-		failed = stat(absolute, &st) ? errno : 0;
+		failed = mountpoint_check(absolute);
 	}
-	if (failed || !S_ISDIR(st.st_mode)) {
+	if (failed) {
 		g_set_error(error, G_FILE_ERROR, G_FILE_ERROR_FAILED, "%s: %s", absolute,
-			    g_strerror(failed ? failed : ENOTDIR));
+			    g_strerror(failed));
+		return NULL;
+	}
+	if (mountpoint_find(absolute, NULL)) {
+		g_set_error(error, G_FILE_ERROR, G_FILE_ERROR_EXIST,
+			    "%s: another cachetd serves this mount point", absolute);
 		return NULL;
 	}
 	return g_steal_pointer(&absolute);
 }
 
-/* Paths in mountinfo have blanks and the like as octal escapes. */
-static bool mountinfo_is(const char *escaped, const char *path)
-{
-	g_autofree char *plain = g_strcompress(escaped);
-
-	return g_str_equal(plain, path);
-}
-
 dev_t mountpoint_device(const char *path)
 {
-	g_autofree char *text = NULL;
-	g_auto(GStrv) lines = NULL;
 	dev_t device = 0;
 
-	if (!g_file_get_contents("/proc/self/mountinfo", &text, NULL, NULL))
-		return 0;
-	lines = g_strsplit(text, "\n", -1);
-	for (char **line = lines; *line; line++) {
-		g_auto(GStrv) fields = g_strsplit(*line, " ", 6);
-		unsigned major, minor;
-
-		if (g_strv_length(fields) < 5 || !mountinfo_is(fields[4], path) ||
-		    sscanf(fields[2], "%u:%u", &major, &minor) != 2)
-			continue;
-		device = makedev(major, minor); /* the last one is on top */
-	}
-	return device;
+	return mountpoint_find(path, &device) ? device : 0;
 }
