@@ -6,8 +6,8 @@
  *
  *	invalidate  shared: bytes move, folios are added. Exclusive: folios go away or are exchanged,
  *	            the end of the file moves. Reads take neither.
+ *	pin_lock    waiting for pins, and waking who waits.
  *	folios.lock the tree and the states of the folios in it.
- *	pin_lock    waiting for pins; nothing is taken inside.
  *
  * The invalidate lock prefers those who want it exclusively. Many parallel writers inside the file
  * hold it shared nearly all the time; truncation would never get it otherwise. The reverse, a stream

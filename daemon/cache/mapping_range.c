@@ -181,9 +181,39 @@ int mapping_zero(struct mapping *mapping, uint64_t offset, uint64_t length, bool
 	return 0;
 }
 
+/* Fill some of a range, and say in @page where to go on. */
+static int mapping_populate_some(struct mapping *mapping, uint64_t *page, uint64_t end)
+{
+	uint64_t last, unused;
+	int64_t hole = -1;
+	int rc;
+
+	scoped_write(&mapping->invalidate);
+	/* The end may have moved while the lock was free. */
+	if (end > page_after(mapping_size(mapping)))
+		end = page_after(mapping_size(mapping));
+	if (*page >= end) {
+		*page = UINT64_MAX;
+		return 0;
+	}
+	/* However much of a shared file was written: one question tells, and the tree learns of it. */
+	if (mapping->shared)
+		hole = memory_seek(&mapping->memory, *page << PAGE_SHIFT, SEEK_HOLE);
+	if (hole > 0 && page_after((uint64_t)hole) > *page) {
+		last = page_after((uint64_t)hole) < end ? page_after((uint64_t)hole) - 1 : end - 1;
+		rc = mapping_add_folios(mapping, *page, last, CHARGE_FORCE, &unused);
+	} else {
+		last = end - *page > POPULATE_PAGES ? *page + POPULATE_PAGES - 1 : end - 1;
+		rc = mapping_fill(mapping, *page, last);
+	}
+	*page = last + 1;
+	return rc;
+}
+
 int mapping_populate(struct mapping *mapping, uint64_t offset, uint64_t length)
 {
 	uint64_t page, end, size = mapping_size(mapping);
+	int rc = 0;
 
 	if (!range_clamp(offset, &length))
 		return 0;
@@ -193,24 +223,9 @@ int mapping_populate(struct mapping *mapping, uint64_t offset, uint64_t length)
 		end = page_after(size);
 	if (page < end && end - page > page_of(memory_plausible_bytes()))
 		return -ENOSPC;
-
-	while (page < end) {
-		uint64_t last = end - page > POPULATE_PAGES ? page + POPULATE_PAGES - 1 : end - 1;
-		int rc;
-
-		scoped_write(&mapping->invalidate);
-		/* The end may have moved while the lock was free. */
-		size = page_after(mapping_size(mapping));
-		if (page >= size)
-			break;
-		if (last >= size)
-			last = size - 1;
-		rc = mapping_fill(mapping, page, last);
-		if (rc < 0)
-			return rc;
-		page = last + 1;
-	}
-	return 0;
+	while (rc == 0 && page < end)
+		rc = mapping_populate_some(mapping, &page, end);
+	return rc;
 }
 
 int64_t mapping_seek(struct mapping *mapping, uint64_t offset, int whence)
