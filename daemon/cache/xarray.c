@@ -84,9 +84,6 @@
 #include "base/lock.h"
 #include "cache/xarray_node.h"
 
-/* A split into more entries than this is refused. */
-#define SPLIT_ORDERS_MAX 24
-
 void xarray_init(struct xarray *xa)
 {
 	pthread_mutex_init(&xa->lock, NULL);
@@ -115,12 +112,6 @@ void xarray_unlock(struct xarray *xa)
 	pthread_mutex_unlock(&xa->lock);
 }
 
-/* The level of the node whose slots are to hold entries of an order. */
-static unsigned order_base(unsigned order)
-{
-	return order - order % XARRAY_SLOT_BITS;
-}
-
 /* The level of the lowest root that covers an index. */
 static unsigned index_base(uint64_t index)
 {
@@ -129,12 +120,6 @@ static unsigned index_base(uint64_t index)
 	while (base + XARRAY_SLOT_BITS < 64 && index >> (base + XARRAY_SLOT_BITS))
 		base += XARRAY_SLOT_BITS;
 	return base;
-}
-
-static bool entry_is_valid(uint64_t index, unsigned order, const void *entry)
-{
-	return entry && !((uintptr_t)entry & SLOT_TAG) && order <= XARRAY_ORDER_MAX &&
-	       !(index & ((UINT64_C(1) << order) - 1));
 }
 
 /* Fill the slots of an entry. What they held before is gone: entries are the caller's. */
@@ -255,13 +240,6 @@ static struct xarray_node *xarray_grow(struct xarray *xa, struct node_pool *pool
 	return root;
 }
 
-/* A new node on the way to an entry. */
-static struct xarray_node *place_make_node(struct node_pool *pool, unsigned base, unsigned order)
-{
-	return base == order_base(order) ? node_pool_take_leaf(pool, order) :
-					   node_pool_take(pool, base);
-}
-
 /* Make what is missing. Returns the node that has slots for the entry. */
 static struct xarray_node *place_make(struct xarray *xa, struct place *place,
 				      struct node_pool *pool, uint64_t index, unsigned order)
@@ -269,7 +247,7 @@ static struct xarray_node *place_make(struct xarray *xa, struct place *place,
 	struct xarray_node *node = place->node;
 
 	if (!node && !xa->head) {
-		node = place_make_node(pool, place->root, order);
+		node = node_pool_take_for(pool, place->root, order);
 		node_link(xa, NULL, 0, node);
 	} else if (!node) {
 		do
@@ -283,7 +261,7 @@ static struct xarray_node *place_make(struct xarray *xa, struct place *place,
 	}
 	while (node->base > order_base(order)) {
 		struct xarray_node *child =
-			place_make_node(pool, node->base - XARRAY_SLOT_BITS, order);
+			node_pool_take_for(pool, node->base - XARRAY_SLOT_BITS, order);
 
 		node_link(xa, node, node_slot_of(node, index), child);
 		node = child;
@@ -366,126 +344,6 @@ void *xarray_erase_locked(struct xarray *xa, uint64_t index)
 	xarray_prune(xa, leaf);
 	xarray_shrink(xa);
 	return slot_entry(value);
-}
-
-/* What a split is to make: entries of an order, made one by one in ascending order. */
-struct split {
-	struct node_pool pool;
-	unsigned order;
-	unsigned marks; /* that the entries have, as a bitmap */
-	void *(*make)(uint64_t index, void *data);
-	void *data;
-};
-
-static void *split_make(struct split *split, uint64_t index)
-{
-	void *entry = split->make(index, split->data);
-
-	assert(entry_is_valid(index, split->order, entry));
-	return entry;
-}
-
-/* A full node, or leaf, of new entries from an index on, and all that is below it. */
-static struct xarray_node *split_subtree(struct split *split, unsigned base, uint64_t index)
-{
-	struct xarray_node *node = place_make_node(&split->pool, base, split->order);
-	uint64_t present = slots_mask(0, node_top(node) - node->shift);
-
-	for (unsigned slot = 0; slot < node_slots(node); slot++) {
-		uint64_t at = index + ((uint64_t)slot << node->shift);
-		struct xarray_node *child;
-
-		if (base == order_base(split->order)) {
-			node->slots[slot] = slot_of_entry(split_make(split, at), 0);
-			continue;
-		}
-		child = split_subtree(split, base - XARRAY_SLOT_BITS, at);
-		child->parent = node;
-		child->offset = slot;
-		node->slots[slot] = slot_of_node(child);
-	}
-	node->bits[XARRAY_PRESENT] = present;
-	for (unsigned mark = 0; mark < XARRAY_MARKS; mark++)
-		if (split->marks >> mark & 1)
-			node->bits[mark] = present;
-	return node;
-}
-
-/* Allocate for an entry of 2^old indices that is in a node of level base. */
-static bool split_alloc(struct split *split, unsigned base, unsigned old, bool refine)
-{
-	unsigned leaf_base = order_base(split->order);
-	uint64_t fine = refine, leaves = 0;
-
-	if (old - split->order > SPLIT_ORDERS_MAX)
-		return false;
-	for (unsigned level = leaf_base; level < base; level += XARRAY_SLOT_BITS)
-		*(level == leaf_base ? &leaves : &fine) +=
-			UINT64_C(1) << (old - level - XARRAY_SLOT_BITS);
-	return node_pool_fill(&split->pool, fine, leaves, split->order);
-}
-
-int xarray_split_locked(struct xarray *xa, uint64_t index, unsigned order,
-			void *(*make)(uint64_t index, void *data), void *data)
-{
-	struct split split = { .order = order, .make = make, .data = data };
-	uintptr_t values[NODE_SLOTS], value;
-	unsigned slot, slots, old, step = 0;
-	struct xarray_node *leaf;
-	uint64_t firsts = 0;
-	bool refine;
-
-	lock_assert_held(&xa->lock);
-	leaf = xarray_leaf(xa, index, &slot, &value);
-	if (!leaf)
-		return -ENOENT;
-	old = leaf->shift + slot_span(value);
-	if (order >= old)
-		return -EINVAL;
-	index = index >> old << old;
-	refine = order < leaf->shift && node_is_coarse(leaf);
-	if (!split_alloc(&split, leaf->base, old, refine))
-		return -ENOMEM;
-	if (refine) {
-		struct xarray_node *fine = node_pool_take(&split.pool, leaf->base);
-
-		node_refine(xa, leaf, fine);
-		leaf = fine;
-		slot = node_slot_of(leaf, index);
-	}
-	for (unsigned mark = 0; mark < XARRAY_MARKS; mark++)
-		split.marks |= (leaf->bits[mark] >> slot & 1) << mark;
-
-	/* All the new entries first, out of everybody's sight. */
-	if (order > leaf->shift)
-		step = order - leaf->shift;
-	slots = 1u << (old - leaf->shift);
-	for (unsigned i = 0; i < slots; i++) {
-		uint64_t at = index + ((uint64_t)i << leaf->shift);
-
-		if (i & ((1u << step) - 1)) {
-			values[i] = values[i - 1];
-			continue;
-		}
-		firsts |= UINT64_C(1) << (slot + i);
-		values[i] = order < leaf->shift ?
-			slot_of_node(split_subtree(&split, leaf->base - XARRAY_SLOT_BITS, at)) :
-			slot_of_entry(split_make(&split, at), step);
-	}
-	assert(!split.pool.fine && !split.pool.leaves);
-
-	node_set(leaf, XARRAY_PRESENT, firsts);
-	for (unsigned mark = 0; mark < XARRAY_MARKS; mark++)
-		if (split.marks >> mark & 1)
-			node_set(leaf, mark, firsts);
-	/* From the end: an iteration that has met a new entry does not meet the old one then. */
-	for (unsigned i = slots; i-- > 0;) {
-		if (slot_is_node(values[i]))
-			node_link(xa, leaf, slot + i, slot_node(values[i]));
-		else
-			rcu_assign(leaf->slots[slot + i], values[i]);
-	}
-	return 0;
 }
 
 static void xarray_mark(struct xarray *xa, uint64_t index, enum xarray_mark mark,

@@ -66,11 +66,14 @@ struct xarray_node *node_pool_take(struct node_pool *pool, unsigned base)
 	return node;
 }
 
-struct xarray_node *node_pool_take_leaf(struct node_pool *pool, unsigned order)
+struct xarray_node *node_pool_take_for(struct node_pool *pool, unsigned base, unsigned order)
 {
-	struct xarray_node *node = node_list_take(&pool->leaves);
+	struct xarray_node *node;
 
-	node->base = order - order % XARRAY_SLOT_BITS;
+	if (base != order_base(order))
+		return node_pool_take(pool, base);
+	node = node_list_take(&pool->leaves);
+	node->base = base;
 	node->shift = order;
 	return node;
 }

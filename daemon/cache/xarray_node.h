@@ -132,6 +132,18 @@ static inline struct xarray_node *xarray_root(struct xarray *xa)
 	return slot_node(rcu_dereference(xa->head));
 }
 
+/* The base of the node whose slots are to hold entries of an order. */
+static inline unsigned order_base(unsigned order)
+{
+	return order - order % XARRAY_SLOT_BITS;
+}
+
+static inline bool entry_is_valid(uint64_t index, unsigned order, const void *entry)
+{
+	return entry && !((uintptr_t)entry & SLOT_TAG) && order <= XARRAY_ORDER_MAX &&
+	       !(index & ((UINT64_C(1) << order) - 1));
+}
+
 /* The bits of 2^span slots from one on. */
 static inline uint64_t slots_mask(unsigned first, unsigned span)
 {
@@ -152,22 +164,23 @@ struct node_pool {
  * node_pool_fill() - allocate the nodes of a change
  * @pool: empty
  * @fine: how many full nodes
- * @leaves: how many nodes that have slots of @order, which are coarse if no full node has such
+ * @leaves: how many nodes that have slots of @order and none that are smaller
  * Return: false: out of memory, and nothing was allocated.
  */
 bool node_pool_fill(struct node_pool *pool, uint64_t fine, uint64_t leaves, unsigned order);
 
 /**
  * node_pool_take() - a full node out of the pool
- * @base: level of the node
+ * @base: of the node
  */
 struct xarray_node *node_pool_take(struct node_pool *pool, unsigned base);
 
 /**
- * node_pool_take_leaf() - a node that has slots of an order out of the pool
+ * node_pool_take_for() - a node on the way to entries of an order out of the pool
+ * @base: of the node; the lowest that the order can have makes it one of the leaves
  * @order: as the pool was filled with
  */
-struct xarray_node *node_pool_take_leaf(struct node_pool *pool, unsigned order);
+struct xarray_node *node_pool_take_for(struct node_pool *pool, unsigned base, unsigned order);
 
 /**
  * node_link() - make a node the child of another
