@@ -102,7 +102,7 @@ static enum collapse_state collapse_tree_locked(struct mapping *mapping, uint64_
 		xarray_set_mark_locked(&mapping->folios, first, (enum xarray_mark)FOLIO_MARK_DIRTY);
 	for (unsigned i = 0; i < count; i++)
 		folio_retire(frozen[i]);
-	atomic_fetch_add(&mapping->nr_huge, PAGES_HUGE - was_huge);
+	mapping_count_huge(mapping, (int64_t)(PAGES_HUGE - was_huge));
 	return COLLAPSE_DONE;
 }
 
@@ -157,7 +157,7 @@ static void collapse_finish(struct mapping *mapping, uint64_t first, struct coll
 	} else {
 		/* The folio was made large by a large write: only the memory had to follow. */
 		folio_set(xarray_load(&mapping->folios, first), FOLIO_HUGE);
-		atomic_fetch_add(&mapping->nr_huge, PAGES_HUGE);
+		mapping_count_huge(mapping, (int64_t)PAGES_HUGE);
 		range->state = COLLAPSE_DONE;
 	}
 	xarray_unlock(&mapping->folios);

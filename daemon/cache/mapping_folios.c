@@ -177,8 +177,7 @@ static void mapping_uncharge(struct mapping *mapping, struct folio *folio)
 {
 	atomic_fetch_sub_explicit(&mapping->nr_pages, folio_pages(folio), memory_order_relaxed);
 	if (folio_test(folio, FOLIO_HUGE))
-		atomic_fetch_sub_explicit(&mapping->nr_huge, folio_pages(folio),
-					  memory_order_relaxed);
+		mapping_count_huge(mapping, -(int64_t)folio_pages(folio));
 	reservation_give(mapping->budget, folio_pages(folio));
 }
 
@@ -257,8 +256,7 @@ static int mapping_halve_locked(struct mapping *mapping, struct folio *folio)
 		return rc;
 	}
 	if (folio_test(folio, FOLIO_HUGE))
-		atomic_fetch_sub_explicit(&mapping->nr_huge, folio_pages(folio),
-					  memory_order_relaxed);
+		mapping_count_huge(mapping, -(int64_t)folio_pages(folio));
 	folio_transition(folio, FOLIO_CACHED, FOLIO_DETACHED);
 	atomic_store(&folio->mapping, NULL);
 	folio_put(folio, "tree");

@@ -100,6 +100,13 @@ void mapping_erase_folios(struct mapping *mapping, uint64_t first, uint64_t last
  */
 int mapping_split_at(struct mapping *mapping, uint64_t page);
 
+/* Count pages that have become huge, or are no longer. */
+static inline void mapping_count_huge(struct mapping *mapping, int64_t pages)
+{
+	atomic_fetch_add_explicit(&mapping->nr_huge, (uint64_t)pages, memory_order_relaxed);
+	atomic_fetch_add_explicit(&mapping->budget->huge, (uint64_t)pages, memory_order_relaxed);
+}
+
 /**
  * mapping_set_flag() - flag all folios that lie in a range, in part or whole
  * Context: shared. Takes the tree's lock.

@@ -7,6 +7,7 @@
 void reservation_init(struct reservation *budget, uint64_t limit)
 {
 	atomic_init(&budget->used, 0);
+	atomic_init(&budget->huge, 0);
 	budget->limit = limit;
 }
 

@@ -10,6 +10,7 @@
 
 struct reservation {
 	atomic_uint_least64_t used; /* pages */
+	atomic_uint_least64_t huge; /* of these in huge memory; kept by whoever uses them */
 	uint64_t limit;		    /* pages; 0 is no limit */
 };
 

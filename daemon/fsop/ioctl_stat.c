@@ -36,6 +36,7 @@ static void stat_fill_mount(struct filesystem *fs, struct cachet_stat *st)
 	st->inodes_max = fs->config.nr_inodes;
 	st->pages = atomic_load(&fs->budget.used);
 	st->pages_max = fs->config.pages;
+	st->pages_huge = atomic_load(&fs->budget.huge);
 	st->handles = atomic_load(&stats->handles);
 	st->pins = pins.pins;
 	st->pins_resident = pins.resident;

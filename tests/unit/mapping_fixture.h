@@ -36,6 +36,7 @@ static inline void file_close(struct file *file)
 {
 	mapping_destroy(&file->mapping);
 	g_assert_cmpuint(atomic_load(&file->budget.used), ==, 0);
+	g_assert_cmpuint(atomic_load(&file->budget.huge), ==, 0);
 }
 
 /* Pages in the tree, counted one by one, each folio at its place. */
@@ -67,6 +68,7 @@ static inline void file_check(struct file *file)
 	memory_stat(&file->mapping.memory, &st);
 	g_assert_cmpuint(pages, ==, atomic_load(&file->mapping.nr_pages));
 	g_assert_cmpuint(pages, ==, atomic_load(&file->budget.used));
+	g_assert_cmpuint(atomic_load(&file->mapping.nr_huge), ==, atomic_load(&file->budget.huge));
 	g_assert_cmpuint(mapping_size(&file->mapping), ==, (uint64_t)st.st_size);
 	if (!file->mapping.shared)
 		g_assert_cmpuint(pages, ==, (uint64_t)st.st_blocks / 8);
