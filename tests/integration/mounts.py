@@ -7,6 +7,7 @@ import pwd
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -253,6 +254,7 @@ class Run:
         os.chmod(self.work, 0o1777)
         self._found = {}
         self._uring_before = None
+        self._device_mode = None
         if plane == 'unpriv' and os.geteuid() == 0:
             user = pwd.getpwnam(os.environ.get('CACHET_TEST_USER', 'nobody'))
             if user.pw_uid == 0:
@@ -303,9 +305,18 @@ class Run:
             return 'fusermount3 is not installed'
         if not os.path.exists('/dev/fuse'):
             return 'there is no /dev/fuse'
+        if self.uid is not None:
+            self._open_device()
         if self.transport == 'uring':
             return self._enable_uring()
         return None
+
+    def _open_device(self):
+        """A normal user needs /dev/fuse; minimal systems have it with mode 600."""
+        mode = stat.S_IMODE(os.stat('/dev/fuse').st_mode)
+        if mode & 0o006 != 0o006:
+            os.chmod('/dev/fuse', mode | 0o666)
+            self._device_mode = mode
 
     def _enable_uring(self):
         try:
@@ -359,9 +370,23 @@ class Run:
             with contextlib.suppress(OSError):
                 with open(ENABLE_URING, 'w') as file:
                     file.write(self._uring_before)
+        if self._device_mode is not None:
+            os.chmod('/dev/fuse', self._device_mode)
         self.sweep()
         shutil.rmtree(self.work, ignore_errors=True)
 
 
 def wait_gone(path, seconds=10):
     within(seconds, lambda: not mount_at(path), 'the mount at %s is still there' % path)
+
+
+def daemons_of(path):
+    """Pids of processes that were started with a path as an argument."""
+    found = []
+    for name in os.listdir('/proc'):
+        if name.isdigit() and int(name) != os.getpid():
+            with contextlib.suppress(OSError):
+                with open('/proc/%s/cmdline' % name, 'rb') as file:
+                    if os.fsencode(path) in file.read().split(b'\0'):
+                        found.append(int(name))
+    return found

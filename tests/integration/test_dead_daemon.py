@@ -8,7 +8,7 @@ import abi
 import syscalls
 from harness import (PAGE, Child, check, equal, limit, needs, opened, outcome, pattern, read_file,
                      refused, within, write_file)
-from mounts import abort, mount_at, mounts_below
+from mounts import abort, daemons_of, mount_at, mounts_below
 
 DEAD = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
 
@@ -56,6 +56,7 @@ def test_background_daemon_recovers_too(t):
     command = ['umount', second.path] if t.root else ['fusermount3', '-u', second.path]
     os.spawnvp(os.P_WAIT, command[0], command)
     within(10, lambda: not mount_at(second.path), 'the mount is still there')
+    within(10, lambda: not daemons_of(second.path), 'the daemon is still there')
 
 
 @needs('cachet')

@@ -11,7 +11,7 @@ import time
 import abi
 from harness import (MiB, SANITIZER, Failure, check, equal, limit, needs, opened, outcome, pattern,
                      read_file, refused, within, write_file)
-from mounts import ENABLE_URING, mount_at, mounts_below, wait_gone
+from mounts import ENABLE_URING, daemons_of, mount_at, mounts_below, wait_gone
 
 
 def end_of(mount, command, seconds=20):
@@ -36,18 +36,6 @@ def refusal(t, options, *words, path=None):
         check(word in text, 'options %s: the message does not name %r:\n%s' % (
             options, word, text))
     check(not mounts_below(mount.path), 'options %s: something is mounted' % options)
-
-
-def daemons_of(path):
-    """Pids of processes that were started with a path as an argument."""
-    found = []
-    for name in os.listdir('/proc'):
-        if name.isdigit() and int(name) != os.getpid():
-            with contextlib.suppress(OSError):
-                with open('/proc/%s/cmdline' % name, 'rb') as file:
-                    if os.fsencode(path) in file.read().split(b'\0'):
-                        found.append(int(name))
-    return found
 
 
 # --- options ------------------------------------------------------------------------------------
