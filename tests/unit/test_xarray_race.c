@@ -4,8 +4,8 @@
  *
  * In the first half of the indices there always is an entry, be it small or large: a reader who
  * finds none there has found a bug. In the second half entries come and go. Each entry knows what
- * it covers and is overwritten before it is freed, so that a reader can tell whether what it was given
- * belongs where it was found. Runs for half a second, with -m slow for thirty.
+ * it covers and is overwritten before it is freed, so that a reader can tell whether what it was
+ * given belongs where it was found. Runs for less than a second, with -m slow for thirty.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -252,7 +252,7 @@ static void race_test(gconstpointer data)
 
 	for (unsigned i = 0; i < READERS; i++)
 		readers[i] = g_thread_new("reader", race_reader, race);
-	race_run(race, g_get_monotonic_time() + (g_test_slow() ? 15 : 0.25) * G_USEC_PER_SEC);
+	race_run(race, g_get_monotonic_time() + (g_test_slow() ? 13 : 0.25) * G_USEC_PER_SEC);
 	atomic_store(&race->stop, true);
 	for (unsigned i = 0; i < READERS; i++)
 		g_thread_join(readers[i]);
@@ -275,6 +275,106 @@ static void race_test(gconstpointer data)
 	g_free(race);
 }
 
+#define FLIP_ORDERS XARRAY_SLOT_BITS
+#define FLIP (NODE_SLOTS / 2)
+
+/*
+ * As many changes in one place as a processor can make: in the upper half of one node, which is
+ * never without entries, so that nothing is allocated. The entries are there for good, one of each
+ * order for each index.
+ */
+struct flip {
+	struct xarray xa;
+	struct item items[FLIP_ORDERS][2 * FLIP];
+	atomic_bool stop;
+	atomic_ulong lookups;
+};
+
+static gpointer flip_reader(gpointer data)
+{
+	struct flip *flip = data;
+	unsigned order;
+
+	for (uint64_t i = 0; !atomic_load(&flip->stop); i += 7) {
+		uint64_t index = FLIP + i % FLIP, found = index;
+		struct item *item;
+
+		rcu_read_lock();
+		item = xarray_load(&flip->xa, index);
+		g_assert_true(item && item_covers(item, index));
+		item = xarray_find(&flip->xa, &found, XARRAY_INDEX_MAX, XARRAY_PRESENT, &order);
+		g_assert_true(item && item_covers(item, index));
+		g_assert_cmphex(found, ==, item->first);
+		g_assert_cmpuint(order, ==, item->order);
+		/* From before them, where the bitmap leads the way. */
+		found = 0;
+		item = xarray_find(&flip->xa, &found, XARRAY_INDEX_MAX, XARRAY_PRESENT, &order);
+		g_assert_true(item && item->first == FLIP);
+		rcu_read_unlock();
+		atomic_fetch_add_explicit(&flip->lookups, 1, memory_order_relaxed);
+	}
+	return NULL;
+}
+
+static void *flip_make(uint64_t index, void *data)
+{
+	struct item *items = data;
+
+	return &items[index];
+}
+
+static void test_flip(void)
+{
+	struct flip *flip = g_new0(struct flip, 1);
+	GRand *random = g_rand_new_with_seed(g_test_rand_int());
+	gint64 until = g_get_monotonic_time() + (g_test_slow() ? 5 : 0.25) * G_USEC_PER_SEC;
+	unsigned long changes = 0;
+	GThread *reader;
+
+	mem_test_begin(0);
+	xarray_init(&flip->xa);
+	for (unsigned order = 0; order < FLIP_ORDERS; order++)
+		for (unsigned i = FLIP; i < 2 * FLIP; i++) {
+			flip->items[order][i].first = i >> order << order;
+			flip->items[order][i].order = order;
+		}
+	xarray_lock(&flip->xa);
+	for (unsigned i = FLIP; i < 2 * FLIP; i++)
+		g_assert_cmpint(xarray_store_locked(&flip->xa, i, 0, &flip->items[0][i]), ==, 0);
+	reader = g_thread_new("reader", flip_reader, flip);
+	do {
+		for (unsigned i = 0; i < 1000; i++, changes++) {
+			uint64_t index = FLIP + random_below(random, FLIP);
+			unsigned order = 1 + random_below(random, FLIP_ORDERS - 1);
+			struct item *item = xarray_load(&flip->xa, index);
+			int rc;
+
+			if (item->order) {
+				rc = xarray_split_locked(&flip->xa, index, 0, flip_make,
+							 flip->items[0]);
+				g_assert_cmpint(rc, ==, 0);
+				continue;
+			}
+			index = index >> order << order;
+			rc = xarray_replace_locked(&flip->xa, index, order,
+						   &flip->items[order][index]);
+			/* A larger one may be in the way. */
+			g_assert_true(rc == 0 || rc == -EINVAL);
+		}
+	} while (g_get_monotonic_time() < until);
+	atomic_store(&flip->stop, true);
+	g_thread_join(reader);
+	xarray_check(&flip->xa);
+	xarray_unlock(&flip->xa);
+	g_test_message("%lu changes, %lu lookups", changes, flip->lookups);
+	g_assert_cmpuint(flip->lookups, >, 0);
+	xarray_destroy(&flip->xa);
+	rcu_barrier();
+	g_assert_cmpint(mem_test_end(NULL), ==, 0);
+	g_rand_free(random);
+	g_free(flip);
+}
+
 int main(int argc, char **argv)
 {
 	static const uint64_t low = 0, high = UINT64_C(1) << 40;
@@ -282,5 +382,6 @@ int main(int argc, char **argv)
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_data_func("/xarray/race/low", &low, race_test);
 	g_test_add_data_func("/xarray/race/high", &high, race_test);
+	g_test_add_func("/xarray/race/flip", test_flip);
 	return g_test_run();
 }
