@@ -86,8 +86,15 @@ int cachet_add_seals_timeout(int fd, unsigned seals, unsigned flags, int timeout
 	if (fstat(fd, &file))
 		return -errno;
 	if (st.plane == CACHET_PLANE_KERNEL && access == O_RDWR && S_ISREG(file.st_mode) &&
-	    !(st.seals & F_SEAL_SEAL) && (seals_added(&st, file.st_mode, seals) & SEALS_NO_WRITER))
-		return cachet_handover(fd, &st, seals, flags, timeout_ms);
+	    !(st.seals & F_SEAL_SEAL) && (seals_added(&st, file.st_mode, seals) & SEALS_NO_WRITER)) {
+		result = cachet_handover(fd, &st, seals, flags, timeout_ms);
+		/* EINVAL: the handle is gone. Another thread has just exchanged the descriptor. */
+		if (result != -EINVAL)
+			return result;
+		access = fcntl(fd, F_GETFL) & O_ACCMODE;
+		if (access != O_RDONLY)
+			return result;
+	}
 	result = cachet_ioctl_seals(fd, seals, flags, timeout_ms, 0);
 	if (result == -EPERM && access == O_RDONLY && S_ISREG(file.st_mode) &&
 	    !(st.seals & F_SEAL_SEAL))
