@@ -72,7 +72,7 @@ static void pin_call_run(struct pin_call *pin)
 		if (result == 0)
 			result = pin_call_add(pin);
 	} while (result == -EAGAIN); /* a seal's last step began in between: wait for that */
-	inode_populated(pin->inode);
+	inode_attr_stale(pin->inode);
 	reply_ioctl(pin->req, result, &pin->args, pin->known);
 	g_free(pin);
 }

@@ -61,7 +61,8 @@ struct filesystem_stats {
  * @handles:  by number
  * @collapser: makes sealed files huge, in the background
  * @invalidate: upwards: the kernel shall drop what it caches of a file: its attributes, and its pages
- *            when @contents; returns at once, and inode_cache_invalidated() follows for @contents
+ *            when @contents; never waits for the kernel. Attributes are dropped on return, of pages
+ *            inode_cache_invalidated() will tell
  */
 struct filesystem {
 	struct filesystem_config config;

@@ -251,7 +251,7 @@ void inode_sealed(struct inode *inode, unsigned added)
 	g_thread_pool_push(fs->collapser, inode, NULL);
 }
 
-void inode_populated(struct inode *inode)
+void inode_attr_stale(struct inode *inode)
 {
 	inode->fs->invalidate(inode->fs, inode->ino, false);
 }

@@ -99,10 +99,13 @@ void backing_close(int fuse_fd, int id);
 void inode_sealed(struct inode *inode, unsigned added);
 
 /**
- * inode_populated() - the daemon has filled holes by itself: the kernel's count of blocks is stale
+ * inode_attr_stale() - what the kernel knows of size and blocks may be wrong
+ *
+ * The daemon has filled holes by itself; or seals are about to be seen, and whoever sees them must not
+ * get a size from before a truncation whose reply the kernel has not looked at yet.
  * Context: any.
  */
-void inode_populated(struct inode *inode);
+void inode_attr_stale(struct inode *inode);
 
 /**
  * inode_is_mapped_writable() - is the memory mapped shared and writable, as far as /proc shows?

@@ -39,9 +39,9 @@ static void inode_sealing_granted(struct sealing *sealing, unsigned added)
 	inode_sealed(sealing_inode(sealing), added);
 }
 
-static void inode_sealing_populated(struct sealing *sealing)
+static void inode_sealing_attr_stale(struct sealing *sealing)
 {
-	inode_populated(sealing_inode(sealing));
+	inode_attr_stale(sealing_inode(sealing));
 }
 
 static bool inode_sealing_mapped(struct sealing *sealing)
@@ -53,7 +53,7 @@ static const struct sealing_ops inode_sealing_ops = {
 	.get = inode_sealing_get,
 	.put = inode_sealing_put,
 	.granted = inode_sealing_granted,
-	.populated = inode_sealing_populated,
+	.attr_stale = inode_sealing_attr_stale,
 	.mapped = inode_sealing_mapped,
 };
 

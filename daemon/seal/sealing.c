@@ -132,7 +132,6 @@ static void request_finish_locked(struct sealing *sealing, struct seal_request *
 		atomic_fetch_add(result == 0 ? &engine->granted : &engine->refused, 1);
 	if (request->waited)
 		atomic_fetch_add(&engine->waited, 1);
-	atomic_fetch_sub(&engine->waiting, 1);
 	request->result = result;
 	list_del(&request->link);
 	list_add_tail(finished, &request->link);
@@ -186,6 +185,9 @@ static int sealing_ask_locked(struct sealing *sealing, unsigned wanted)
 	sealing->asking = true;
 	pthread_mutex_unlock(sealing->lock);
 	result = mapping_add_seals(sealing->mapping, wanted & SEALS_OF_MEMORY);
+	/* From now on the size is what it is, and nobody knows yet: the moment to forget older ones. */
+	if (result == 0)
+		sealing->ops->attr_stale(sealing);
 	pthread_mutex_lock(sealing->lock);
 	sealing->asking = false;
 	sealing->memory_busy = result == -EBUSY;
@@ -228,7 +230,7 @@ static void sealing_try_locked(struct sealing *sealing, struct seal_request *req
 		request->populate = false;
 		pthread_mutex_unlock(sealing->lock);
 		result = mapping_populate(sealing->mapping, 0, mapping_size(sealing->mapping));
-		sealing->ops->populated(sealing);
+		sealing->ops->attr_stale(sealing);
 		pthread_mutex_lock(sealing->lock);
 		if (result)
 			request_finish_locked(sealing, request, result, finished);
@@ -296,13 +298,14 @@ static void sealing_arm_timer_locked(struct sealing *sealing)
 					     sealing_timer_released);
 }
 
-static void seal_requests_done(struct list *finished)
+static void seal_requests_done(struct seal_engine *engine, struct list *finished)
 {
 	while (!list_empty(finished)) {
 		struct seal_request *request = list_first(finished, struct seal_request, link);
 
 		list_del(&request->link);
 		request->done(request, request->result);
+		atomic_fetch_sub(&engine->waiting, 1);
 	}
 }
 
@@ -338,7 +341,7 @@ static void sealing_work_locked(struct sealing *sealing)
 		pthread_mutex_unlock(sealing->lock);
 		if (added)
 			sealing->ops->granted(sealing, added);
-		seal_requests_done(&finished);
+		seal_requests_done(sealing->engine, &finished);
 		admissions_resume(&resumed);
 		pthread_mutex_lock(sealing->lock);
 	}

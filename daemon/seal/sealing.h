@@ -30,7 +30,7 @@ struct sealing;
  * @get:     keep the file alive
  * @put:     the end of @get; no locks are held
  * @granted: seals were added; no locks are held
- * @populated: holes were filled; no locks are held
+ * @attr_stale: holes were filled, or seals are about to be seen; no locks are held
  * @mapped:  is the memory mapped shared and writable, as far as anybody can see? Sleeps, no locks
  *           are held.
  */
@@ -38,7 +38,7 @@ struct sealing_ops {
 	void (*get)(struct sealing *sealing);
 	void (*put)(struct sealing *sealing);
 	void (*granted)(struct sealing *sealing, unsigned added);
-	void (*populated)(struct sealing *sealing);
+	void (*attr_stale)(struct sealing *sealing);
 	bool (*mapped)(struct sealing *sealing);
 };
 

@@ -6,11 +6,10 @@
 #include "inode/handle.h"
 
 /**
- * struct notice - one notification; @ino 0 ends the thread
+ * struct notice - pages to be dropped; @ino 0 ends the thread
  */
 struct notice {
 	uint64_t ino;
-	bool contents;
 };
 
 static gpointer notifier_run(gpointer data)
@@ -23,21 +22,18 @@ static gpointer notifier_run(gpointer data)
 
 		if (!notice->ino)
 			return NULL;
-		/* A negative offset spares the pages. */
-		result = fuse_lowlevel_notify_inval_inode(notifier->session, notice->ino,
-							  notice->contents ? 0 : -1, 0);
+		result = fuse_lowlevel_notify_inval_inode(notifier->session, notice->ino, 0, 0);
 		/* ENOENT: the kernel does not know the inode, so it caches nothing of it either. */
-		if (notice->contents && (result == 0 || result == -ENOENT))
+		if (result == 0 || result == -ENOENT)
 			inode_cache_invalidated(notifier->fs, notice->ino);
 	}
 }
 
-static void notifier_push(struct notifier *notifier, uint64_t ino, bool contents)
+static void notifier_push(struct notifier *notifier, uint64_t ino)
 {
 	struct notice *notice = g_new(struct notice, 1);
 
 	notice->ino = ino;
-	notice->contents = contents;
 	g_async_queue_push(notifier->queue, notice);
 }
 
@@ -53,7 +49,7 @@ void notifier_stop(struct notifier *notifier)
 {
 	if (!notifier->thread)
 		return;
-	notifier_push(notifier, 0, false);
+	notifier_push(notifier, 0);
 	g_thread_join(notifier->thread);
 	g_async_queue_unref(notifier->queue);
 	notifier->thread = NULL;
@@ -61,5 +57,8 @@ void notifier_stop(struct notifier *notifier)
 
 void notifier_invalidate(struct notifier *notifier, uint64_t ino, bool contents)
 {
-	notifier_push(notifier, ino, contents);
+	if (contents)
+		notifier_push(notifier, ino);
+	else /* a negative offset spares the pages, and then the kernel waits for nothing */
+		fuse_lowlevel_notify_inval_inode(notifier->session, ino, -1, 0);
 }

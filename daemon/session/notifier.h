@@ -33,6 +33,7 @@ void notifier_stop(struct notifier *notifier);
  * notifier_invalidate() - the kernel shall drop what it caches of a file
  * @ino: its number
  * @contents: its pages, too, not its attributes alone
- * Context: any; returns at once. inode_cache_invalidated() follows for @contents.
+ * Context: any; does not wait for the kernel. Attributes are dropped on return; of pages
+ * inode_cache_invalidated() will tell.
  */
 void notifier_invalidate(struct notifier *notifier, uint64_t ino, bool contents);
