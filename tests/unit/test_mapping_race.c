@@ -254,6 +254,115 @@ static void test_collapse(void)
 	g_rand_free(dice);
 }
 
+/* Writers and cutters until a seal stops them: from then on nothing changes. */
+static void *race_sealed_writer(void *data)
+{
+	struct race *race = data;
+	GRand *dice = g_rand_new();
+	uint64_t *words = g_malloc(RACE_READ);
+
+	while (!atomic_load(&race->stop)) {
+		uint64_t offset = g_rand_int(dice) % RACE_BYTES & ~UINT64_C(7);
+		size_t bytes = 8 + (g_rand_int(dice) % (RACE_READ - 8) & ~7u);
+		ssize_t n;
+
+		race_make(words, offset, bytes, 2);
+		n = mapping_write(&race->file.mapping, words, bytes, offset);
+		g_assert_true(n == (ssize_t)bytes || n == -EPERM);
+		if (g_rand_int(dice) % 8 == 0) {
+			int rc = mapping_punch(&race->file.mapping, offset, bytes);
+
+			g_assert_true(rc == 0 || rc == -EPERM);
+		}
+		atomic_fetch_add(&race->changes, 1);
+	}
+	g_free(words);
+	g_rand_free(dice);
+	return NULL;
+}
+
+static void race_seal_round(struct race *race, GRand *dice)
+{
+	pthread_t threads[3];
+	char *sealed, *later;
+	size_t size;
+	int rc;
+
+	atomic_store(&race->stop, false);
+	file_open(&race->file, 0, false);
+	for (size_t i = 0; i < G_N_ELEMENTS(threads); i++)
+		g_assert_cmpint(pthread_create(&threads[i], NULL, race_sealed_writer, race), ==, 0);
+	g_usleep(g_rand_int(dice) % 10000);
+	/* Busy when the kernel met a page just while it was written. */
+	while ((rc = mapping_add_seals(&race->file.mapping, F_SEAL_WRITE)) == -EBUSY)
+		atomic_fetch_add(&race->lookups, 1);
+	g_assert_cmpint(rc, ==, 0);
+	size = file_contents(&race->file, &sealed);
+	g_usleep(2000);
+	g_assert_cmpuint(file_contents(&race->file, &later), ==, size);
+	g_assert_cmpmem(sealed, size, later, size);
+	atomic_store(&race->stop, true);
+	for (size_t i = 0; i < G_N_ELEMENTS(threads); i++)
+		pthread_join(threads[i], NULL);
+	race_verify((uint64_t *)later, 0, size);
+	g_free(later);
+	g_assert_cmpuint(file_contents(&race->file, &later), ==, size);
+	g_assert_cmpmem(sealed, size, later, size);
+	g_free(later);
+	g_free(sealed);
+	file_check(&race->file);
+	file_close(&race->file);
+}
+
+static void test_seal(void)
+{
+	struct race race = { .stop = false };
+	int64_t end = clock_now_ms() + race_duration_ms() / 2;
+	GRand *dice = g_rand_new();
+
+	do
+		race_seal_round(&race, dice);
+	while (clock_now_ms() < end);
+	g_test_message("%lu changes, seal busy %lu times", race.changes, race.lookups);
+	g_rand_free(dice);
+}
+
+/* Many ask for the descriptors at once: they are made once. */
+static void *race_fd(void *data)
+{
+	struct race *race = data;
+	int fd = mapping_fd(&race->file.mapping);
+	int fd_readonly = memory_require_readonly(&race->file.mapping.memory);
+
+	g_assert_cmpint(fd, ==, mapping_fd(&race->file.mapping));
+	g_assert_cmpint(fd_readonly, ==, memory_require_readonly(&race->file.mapping.memory));
+	g_assert_cmpint(fcntl(fd, F_GETFL) & O_ACCMODE, ==, O_RDWR);
+	g_assert_cmpint(fcntl(fd_readonly, F_GETFL) & O_ACCMODE, ==, O_RDONLY);
+	return NULL;
+}
+
+static void test_descriptors(void)
+{
+	int before = dup(0), after;
+
+	close(before);
+	for (unsigned round = 0; round < 50; round++) {
+		struct race race = { .stop = false };
+		pthread_t threads[4];
+
+		file_open(&race.file, 0, false);
+		for (size_t i = 0; i < G_N_ELEMENTS(threads); i++)
+			g_assert_cmpint(pthread_create(&threads[i], NULL, race_fd, &race), ==, 0);
+		for (size_t i = 0; i < G_N_ELEMENTS(threads); i++)
+			pthread_join(threads[i], NULL);
+		file_close(&race.file);
+	}
+	/* The lowest free descriptor is what it was: none leaked. */
+	after = dup(0);
+	g_assert_cmpint(after, ==, before);
+	close(after);
+}
+
 static void without_leaks(gconstpointer test)
 {
 	mem_test_begin(0);
@@ -268,5 +377,7 @@ int main(int argc, char **argv)
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_data_func("/race/change", (gconstpointer)test_change, without_leaks);
 	g_test_add_data_func("/race/collapse", (gconstpointer)test_collapse, without_leaks);
+	g_test_add_data_func("/race/seal", (gconstpointer)test_seal, without_leaks);
+	g_test_add_data_func("/race/descriptors", (gconstpointer)test_descriptors, without_leaks);
 	return g_test_run();
 }
