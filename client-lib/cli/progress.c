@@ -78,7 +78,9 @@ static void draw(struct progress *progress, uint64_t done, double rate, bool las
 	used = (int)strlen(text) + (int)strnlen(progress->name, 24) + 6;
 	width = (int)columns() - used;
 	if (width < 8) {
-		fprintf(stderr, "\r\033[K%.*s", (int)columns() - 1, text);
+		/* A narrow terminal gets what matters most. */
+		fprintf(stderr, "\r\033[K%3u%% %s/s",
+			(unsigned)(100.0 * (double)done / (double)progress->total), speed);
 		return;
 	}
 	bar_print(bar, width, (double)done / (double)progress->total);

@@ -530,6 +530,7 @@ def test_signals_do_not_disturb(t):
     end = time.monotonic() + t.race_seconds()
     while time.monotonic() < end or not done:
         path, fd = make(t)
+        handle = abi.stat(fd).handle
         result = library.add_seals(fd, THREE)
         if result == 0:
             check_sealed(fd, path)
@@ -537,6 +538,7 @@ def test_signals_do_not_disturb(t):
         else:
             equal(result, -errno.EINTR, 'seal')
             check_dress(fd, os.O_RDWR)
+            equal(abi.stat(fd).handle, handle, 'the handle')
             equal(abi.get_seals(fd), 0, 'seals')
             interrupted += 1
         os.close(fd)

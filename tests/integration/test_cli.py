@@ -1,0 +1,526 @@
+# SPDX-License-Identifier: MIT
+"""The cachet command on a mount: every verb, what it prints, and its exit status."""
+import errno
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import threading
+import time
+
+import abi
+from abi import SEAL_GROW, SEAL_SHRINK, SEAL_WRITE
+from harness import (MiB, PAGE, check, equal, limit, needs, opened, pattern, read_file, refused,
+                     run_as, within, write_file)
+
+DATA = pattern(3 * MiB + 17)
+THREE = SEAL_SHRINK | SEAL_GROW | SEAL_WRITE
+
+
+class Answer:
+    def __init__(self, process, out, err):
+        self.status, self.out, self.err = process.returncode, out, err
+
+
+def environment(**more):
+    base = {k: v for k, v in os.environ.items() if k not in ('NO_COLOR', 'TERM')}
+    return dict(base, LC_ALL='C.UTF-8', TERM='xterm', **more)
+
+
+def start(t, *words, **kwargs):
+    kwargs.setdefault('stdin', subprocess.DEVNULL)
+    return subprocess.Popen([t.run.binary('client-lib', 'cachet')] + [str(w) for w in words],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env=environment(), **kwargs)
+
+
+def end(process, data=None, timeout=15):
+    try:
+        out, err = process.communicate(data, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return Answer(process, out.decode(), err.decode())
+
+
+def cachet(t, *words, status=0, data=None, **kwargs):
+    """Run cachet; its exit status must be this one, and errors must be where they belong."""
+    if data is not None:
+        kwargs['stdin'] = subprocess.PIPE
+    answer = end(start(t, *words, **kwargs), data)
+    equal(answer.status, status, 'exit status of cachet %s; it said %r' % (
+        ' '.join(map(str, words)), answer.err))
+    check('\033' not in answer.out + answer.err, 'colours in a pipe')
+    if status:
+        check(answer.err.startswith('cachet'), 'no message: %r' % answer.err)
+    return answer
+
+
+def on_terminal(t, *words, columns=100, **more):
+    """What cachet prints on a terminal, and its exit status."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 25, columns, 0, 0))
+    process = subprocess.Popen([t.run.binary('client-lib', 'cachet')] + [str(w) for w in words],
+                               stdin=slave, stdout=slave, stderr=slave, env=environment(**more))
+    os.close(slave)
+    text = b''
+    while True:
+        if not select.select([master], [], [], 15)[0]:
+            process.kill()
+            break
+        try:
+            part = os.read(master, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        text += part
+    os.close(master)
+    return process.wait(10), text.decode()
+
+
+def local_file(t, data=DATA, mode=0o640):
+    """A file outside of the mount."""
+    path = '/tmp/cachet-test-%d-%d' % (os.getpid(), len(data))
+    write_file(path, data)
+    os.chmod(path, mode)
+    return path
+
+
+class Local:
+    def __init__(self, t, data=DATA, mode=0o640):
+        self.path = local_file(t, data, mode)
+
+    def __enter__(self):
+        return self.path
+
+    def __exit__(self, *_):
+        os.unlink(self.path)
+
+
+def names(t):
+    return sorted(os.listdir(t.dir))
+
+
+# --- put ----------------------------------------------------------------------------------------
+
+@needs('cachet')
+def test_put(t):
+    with Local(t) as source:
+        answer = cachet(t, 'put', source, t.path('a'))
+        equal(answer.out + answer.err, '', 'what it says')
+        equal(read_file(t.path('a')), DATA, 'contents')
+        equal(os.stat(t.path('a')).st_mode & 0o777, 0o640, 'mode')
+        equal(t.get_seals(t.path('a')), 0, 'seals')
+        cachet(t, 'put', source, t.dir)
+        equal(read_file(os.path.join(t.dir, os.path.basename(source))), DATA, 'in a directory')
+        equal(names(t), ['a', os.path.basename(source)], 'names')
+        os.chmod(source, 0o755)
+        cachet(t, 'put', '--seals', 'exec,write', source, t.path('program'))
+        equal(os.stat(t.path('program')).st_mode & 0o777, 0o755, 'mode')
+        check(t.get_seals(t.path('program')) & (abi.SEAL_EXEC | SEAL_WRITE), 'seals')
+
+
+@needs('cachet')
+def test_put_sealed(t):
+    with Local(t) as source:
+        cachet(t, 'put', '--seal', source, t.path('a'))
+    equal(t.get_seals(t.path('a')), THREE, 'seals')
+    equal(read_file(t.path('a')), DATA, 'contents')
+    refused(errno.EPERM, os.open, t.path('a'), os.O_RDWR)
+
+
+@needs('cachet')
+def test_put_from_standard_input(t):
+    old = os.umask(0o027)
+    try:
+        cachet(t, 'put', '-', t.path('a'), '--seals', 'grow', data=DATA)
+        cachet(t, 'put', '-', t.path('empty'), '--seal', data=b'')
+    finally:
+        os.umask(old)
+    equal(read_file(t.path('a')), DATA, 'contents')
+    equal(os.stat(t.path('a')).st_mode & 0o777, 0o640, 'mode')
+    equal(t.get_seals(t.path('a')), SEAL_GROW, 'seals')
+    equal(read_file(t.path('empty')), b'', 'contents of an empty file')
+    equal(t.get_seals(t.path('empty')), THREE, 'seals of an empty file')
+    cachet(t, 'put', '-', t.dir, status=1, data=b'x')
+
+
+@needs('cachet')
+def test_put_replaces(t):
+    path = t.sealable(b'before', name='a')
+    t.add_seals(path, SEAL_WRITE)
+    with opened(path) as reader, Local(t) as source:
+        answer = cachet(t, 'put', '--no-replace', source, path, status=1)
+        check('EEXIST' in answer.err, answer.err)
+        equal(read_file(path), b'before', 'contents')
+        cachet(t, 'put', '--seal', source, path)
+        equal(read_file(path), DATA, 'contents')
+        equal(os.pread(reader, 10, 0), b'before', 'what an old reader sees')
+        answer = cachet(t, 'put', path, path, status=1)
+        check('same file' in answer.err, answer.err)
+        cachet(t, 'put', '-n', source, t.path('new'))
+    equal(names(t), ['a', 'new'], 'names')
+
+
+@needs('cachet')
+def test_put_keeps_holes(t):
+    size = 64 * MiB
+    source = t.path('source')
+    with opened(source, os.O_RDWR | os.O_CREAT) as fd:
+        os.ftruncate(fd, size)
+        os.pwrite(fd, DATA, 8 * MiB)
+    cachet(t, 'put', source, t.path('a'))
+    cachet(t, 'put', '--seal', '--sparse', source, t.path('b'))
+    cachet(t, 'put', '--seal', source, t.path('c'))
+    expected = bytes(8 * MiB) + DATA + bytes(size - 8 * MiB - len(DATA))
+    for name in 'abc':
+        check(read_file(t.path(name)) == expected, 'contents of ' + name)
+        check((abi.stat_path(t.path(name)).file_pages < 8 * MiB // PAGE) == (name != 'c'),
+              'memory of ' + name)
+
+
+@needs('cachet')
+def test_put_without_tmpfile(t):
+    from seccomp import forbid_tmpfile
+    with Local(t) as source:
+        def child():
+            forbid_tmpfile()
+            cachet(t, 'put', '--seal', source, t.path('a'))
+            cachet(t, 'put', source, t.path('a'))
+            answer = cachet(t, 'put', '-n', source, t.path('a'), status=1)
+            check('EEXIST' in answer.err, answer.err)
+            cachet(t, 'put', '--seals', 'seal', source, t.path('b'))
+        run_as(None, child)
+        equal(read_file(t.path('a')), DATA, 'contents')
+        equal(t.get_seals(t.path('b')), abi.SEAL_SEAL, 'seals')
+    equal(names(t), ['a', 'b'], 'names')
+
+
+@needs('cachet')
+def test_put_all_or_nothing(t):
+    """Nobody sees a half-filled file, and what is ended by a signal leaves nothing."""
+    stop = threading.Event()
+    seen = []
+
+    def watch():
+        while not stop.is_set():
+            try:
+                with open(t.path('a'), 'rb') as file:
+                    seen.append((os.fstat(file.fileno()).st_size, abi.get_seals(file.fileno())))
+            except FileNotFoundError:
+                pass
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    process = start(t, 'put', '--seal', '-', t.path('a'), stdin=subprocess.PIPE)
+    for begin in range(0, len(DATA), 256 * 1024):
+        process.stdin.write(DATA[begin:begin + 256 * 1024])
+        process.stdin.flush()
+        time.sleep(0.02)
+    equal(end(process).status, 0, 'exit status')
+    within(5, lambda: seen, 'the watcher saw nothing')
+    stop.set()
+    watcher.join()
+    equal(set(seen), {(len(DATA), THREE)}, 'what was ever seen under the name')
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL):
+        process = start(t, 'put', '-', t.path('b'), stdin=subprocess.PIPE)
+        process.stdin.write(DATA)
+        process.stdin.flush()
+        process.send_signal(number)
+        equal(end(process).status, -number, 'how it ended')
+        equal(names(t), ['a'], 'names after signal %d' % number)
+
+
+@needs('cachet')
+def test_put_refused(t):
+    with Local(t) as source:
+        for words, name in (
+                ((source, '/dev/shm/cachet-test-never'), 'ENOTTY'),
+                ((source, t.path('missing/a')), 'ENOENT'),
+                ((t.path('missing'), t.path('a')), 'ENOENT'),
+                ((t.dir, t.path('a')), 'EISDIR')):
+            check(name in cachet(t, 'put', *words, status=1).err, name)
+    equal(names(t), [], 'names')
+    check(not os.path.exists('/dev/shm/cachet-test-never'), 'a file elsewhere')
+
+
+@needs('served')
+def test_put_into_a_full_mount(t):
+    with t.private_mount('size=1m') as mount:
+        def put():
+            with Local(t) as source:
+                answer = cachet(t, 'put', source, mount.path + '/a', status=1)
+                check('ENOSPC' in answer.err, answer.err)
+                equal(os.listdir(mount.path), [], 'names')
+        mount.as_user(put)
+
+
+@needs('cachet')
+@limit(40)
+def test_progress_bar(t):
+    with Local(t, pattern(8 * MiB)) as source:
+        for columns in (100, 60, 30):
+            status, text = on_terminal(t, 'put', source, t.path('a'), columns=columns)
+            equal(status, 0, 'exit status')
+            check('100%' in text and '/s' in text, text)
+            for line in re.split(r'[\r\n]+', text.replace('\033[K', '')):
+                check(len(line) <= columns, '%d columns: %r' % (columns, line))
+        status, text = on_terminal(t, 'put', '-q', source, t.path('a'))
+        equal((status, text), (0, ''), 'with --quiet')
+
+
+# --- seal, seals --------------------------------------------------------------------------------
+
+@needs('cachet')
+def test_seal(t):
+    path = t.sealable(DATA)
+    answer = cachet(t, 'seal', path)
+    equal(answer.out + answer.err, '', 'what it says')
+    equal(t.get_seals(path), THREE, 'seals')
+    equal(cachet(t, 'seals', path).out, 'shrink,grow,write\n', 'cachet seals')
+    cachet(t, 'seal', '--seals', 'seal', path)
+    equal(cachet(t, 'seals', path).out, 'seal,shrink,grow,write\n', 'cachet seals')
+    answer = cachet(t, 'seal', path, status=1)
+    check('EPERM' in answer.err and '"seal"' in answer.err, answer.err)
+    other = t.sealable(DATA)
+    equal(cachet(t, 'seals', other).out, 'none\n', 'cachet seals')
+    equal(cachet(t, 'seals', path, other).out,
+          '%s: seal,shrink,grow,write\n%s: none\n' % (path, other), 'of two')
+
+
+@needs('cachet')
+def test_seal_several(t):
+    """One that is refused does not stop the others."""
+    paths = [t.sealable(DATA), t.path('missing'), t.sealable(DATA)]
+    answer = cachet(t, 'seal', *paths, '-s', 'write', status=1)
+    check('missing: ENOENT' in answer.err, answer.err)
+    equal(t.get_seals(paths[0]), SEAL_WRITE, 'seals of the first')
+    equal(t.get_seals(paths[2]), SEAL_WRITE, 'seals of the last')
+
+
+@needs('cachet')
+def test_seal_populates(t):
+    for words, pages in (((), 2048), (('--sparse',), 1)):
+        path = t.sealable(b'x')
+        os.truncate(path, 8 * MiB)
+        cachet(t, 'seal', *words, path)
+        equal(abi.stat_path(path).file_pages, pages, 'pages %s' % (words,))
+
+
+@needs('cachet')
+def test_seal_busy(t):
+    path = t.sealable(DATA)
+    with t.blocker(path):
+        for words in ((), ('--nowait',), ('--wait', '0.2')):
+            answer = cachet(t, 'seal', *words, path, status=1)
+            check('EBUSY' in answer.err, answer.err)
+            check(re.search(r'\bprocess %d\b' % os.getpid(), answer.err), answer.err)
+            check(re.search(r'\bwriter\b' if t.kernel else r'\bpin\b', answer.err), answer.err)
+        equal(t.get_seals(path), 0, 'seals')
+        text = cachet(t, 'holders', path).out
+        check(re.search(r'\bprocess %d\b' % os.getpid(), text), text)
+        waiting = [start(t, 'seal', '--wait', how, path) for how in ('forever', '1m')]
+        interrupted = start(t, 'seal', '--wait', 'forever', path)
+        within(10, lambda: t.stat().waiters == 3, 'three do not wait')
+        interrupted.send_signal(signal.SIGINT)
+        equal(end(interrupted).status, -signal.SIGINT, 'how the interrupted one ended')
+        within(10, lambda: t.stat().waiters == 2, 'the interrupted one still waits')
+        for process in waiting:
+            equal(process.poll(), None, 'one that waits')
+    for process in waiting:
+        equal(end(process).status, 0, 'when the holder has gone')
+    equal(t.get_seals(path), THREE, 'seals')
+    equal(cachet(t, 'holders', path).out, '', 'holders of a sealed file')
+
+
+# --- pin, unpin, holders ------------------------------------------------------------------------
+
+def pinned_file(t):
+    path = t.sealable(DATA)
+    if not t.pins_work(path):
+        t.skip('no pins here')
+    return path
+
+
+def pins(path):
+    with opened(path) as fd:
+        return abi.pins(fd)
+
+
+@needs('cachet')
+def test_pin_command(t):
+    path = pinned_file(t)
+    program = t.run.binary('client-lib', 'cachet')
+    text = cachet(t, 'pin', path, '--label', 'a device', '--offset', '4k', '--length', '1m', '--',
+                  program, 'holders', path).out
+    check(re.search(r'^pin \d+ "a device", 1\.0 MiB at 4096', text), text)
+    equal(pins(path), [], 'pins afterwards')
+    for command, status in ((('true',), 0), (('sh', '-c', 'exit 7'), 7),
+                            (('sh', '-c', 'kill -TERM $$'), 128 + 15)):
+        equal(end(start(t, 'pin', path, '--', *command)).status, status, 'status of %s' % (command,))
+    equal(end(start(t, 'pin', path, '--', '/no/such/command')).status, 127, 'no such command')
+    equal(end(start(t, 'pin', path, '--', t.dir)).status, 126, 'a directory as command')
+    process = start(t, 'pin', path, '--', 'sleep', '30')
+    within(10, lambda: pins(path), 'no pin')
+    process.send_signal(signal.SIGTERM)
+    equal(end(process).status, 128 + 15, 'a signal is passed on')
+    within(10, lambda: not pins(path), 'the pin stayed')
+    cachet(t, 'seal', path)
+
+
+@needs('cachet')
+def test_pin_held(t):
+    path = pinned_file(t)
+    process = start(t, 'pin', path)
+    number = int(process.stdout.readline())
+    whole = -(-len(DATA) // PAGE) * PAGE
+    equal([(p.id, p.offset, p.length) for p in pins(path)], [(number, 0, whole)], 'pins')
+    check('EBUSY' in cachet(t, 'seal', path, status=1).err, 'no EBUSY')
+    process.send_signal(signal.SIGTERM)
+    equal(end(process).status, 0, 'after SIGTERM')
+    equal(pins(path), [], 'pins')
+
+    process = start(t, 'pin', path)
+    number = int(process.stdout.readline())
+    cachet(t, 'unpin', path, number)
+    equal(pins(path), [], 'pins')
+    answer = end(process)
+    equal(answer.status, 1, 'when it was broken')
+    check('broken' in answer.err, answer.err)
+    check('ENOENT' in cachet(t, 'unpin', path, number, status=1).err, 'unpin again')
+
+    begin = time.monotonic()
+    cachet(t, 'pin', path, '--ttl', '0.3')
+    check(0.2 < time.monotonic() - begin < 8, 'it took %.1f s' % (time.monotonic() - begin))
+    equal(pins(path), [], 'pins')
+
+    process = start(t, 'pin', path)
+    process.stdout.readline()
+    process.kill()
+    end(process)
+    within(10, lambda: not pins(path), 'the pin of a killed process stayed')
+
+
+@needs('cachet')
+def test_pin_refused(t):
+    path = pinned_file(t)
+    check('EINVAL' in cachet(t, 'pin', path, '--offset', '1g', '--', 'true', status=1).err, 'range')
+    check('EINVAL' in cachet(t, 'pin', path, '--length', '1g', '--', 'true', status=1).err, 'range')
+    t.add_seals(path, SEAL_WRITE)
+    check('EPERM' in cachet(t, 'pin', path, '--', 'true', status=1).err, 'sealed')
+    cachet(t, 'pin', '--resident', path, '--', 'true')
+
+
+@needs('cachet')
+def test_pin_resident(t):
+    path = pinned_file(t)
+    process = start(t, 'pin', '--resident', path)
+    number = int(process.stdout.readline())
+    check(number > 0, 'number')
+    cachet(t, 'seal', '--nowait', path)
+    process.send_signal(signal.SIGINT)
+    equal(end(process).status, 0, 'after SIGINT')
+
+
+# --- stat, doctor -------------------------------------------------------------------------------
+
+@needs('cachet')
+def test_stat(t):
+    path = t.sealable(DATA)
+    plane = 'kernel' if t.kernel else 'daemon'
+    text = cachet(t, 'stat', t.mnt).out
+    check(text.startswith(t.mnt + '\n') and 'io=' + plane in text, text)
+    [figures] = json.loads(cachet(t, 'stat', '--json', path).out)
+    equal((figures['path'], figures['plane'], figures['seals'], figures['file_size_bytes']),
+          (path, plane, 'none', len(DATA)), 'figures')
+    every = json.loads(cachet(t, 'stat', '--json').out)
+    check([f for f in every if f['path'] == t.mnt], 'the mount is not among all mounts')
+    values = {}
+    for line in cachet(t, 'stat', t.mnt, '--prometheus').out.splitlines():
+        if line.startswith('#'):
+            check(re.match(r'# (HELP [a-z_]+ .+|TYPE [a-z_]+ (gauge|counter))$', line), line)
+            continue
+        match = re.match(r'([a-z_]+)\{path="([^"]*)"[^}]*\} (\d+)$', line)
+        check(match, 'not in the text format of Prometheus: %r' % line)
+        check(match[1] not in values, 'twice: %s' % match[1])
+        equal(match[2], t.mnt, 'path')
+        values[match[1]] = int(match[3])
+    equal(values['cachet_info'], 1, 'info')
+    check(values['cachet_requests_total'] > 0, 'requests')
+    for name, value in values.items():
+        check(name.startswith('cachet_') and value >= 0, name)
+
+
+@needs('cachet')
+def test_stat_strange_names(t):
+    path = t.sealable(DATA, name='a "b"\\\n\u00fc')
+    [figures] = json.loads(cachet(t, 'stat', '--json', path).out)
+    equal(figures['path'], path, 'path')
+    text = cachet(t, 'stat', '--prometheus', path).out
+    check('a \\"b\\"\\\\\\n\u00fc"' in text, text)
+
+
+@needs('cachet')
+def test_doctor(t):
+    status = t.stat()
+    text = cachet(t, 'doctor', t.mnt).out
+    head, rest = text.split('this machine')
+    check('%s: io=%s' % (t.mnt, 'kernel' if t.kernel else 'daemon') in head, text)
+    for bit, name in ((abi.FEATURE_PASSTHROUGH, 'passthrough'), (abi.FEATURE_PINS, 'pins'),
+                      (abi.FEATURE_IO_URING, 'requests over io_uring')):
+        used = re.search(r'%s\s+(not )?used' % name, head)
+        check(used and (used[1] is None) == bool(status.features & bit), name + ': ' + head)
+    check('fusermount3' in rest, rest)
+
+
+@needs('cachet')
+def test_colours(t):
+    for more, wanted in (({}, True), ({'NO_COLOR': '1'}, False), ({'NO_COLOR': ''}, True)):
+        status, text = on_terminal(t, 'stat', t.mnt, **more)
+        equal(status, 0, 'exit status')
+        equal('\033' in text, wanted, 'colours with %s' % more)
+    status, text = on_terminal(t, 'seal', t.path('missing'), NO_COLOR='1')
+    equal((status, '\033' in text), (1, False), 'an error without colours')
+
+
+@needs('cachet')
+def test_broken_output(t):
+    path = t.sealable(DATA)
+    program = t.run.binary('client-lib', 'cachet')
+    reader, writer = os.pipe()
+    os.close(reader)
+    with opened('/dev/full', os.O_WRONLY) as full:
+        for words in (('seals', path), ('stat', t.mnt), ('stat', '--json', t.mnt)):
+            for output in (full, writer):
+                process = subprocess.run([program, *words], stdout=output, timeout=15,
+                                         stderr=subprocess.DEVNULL, check=False)
+                equal(process.returncode, 1, 'exit status of %s' % (words,))
+            process = subprocess.run(['sh', '-c', 'exec "$@" >&-', 'sh', program, *words],
+                                     stderr=subprocess.DEVNULL, timeout=15, check=False)
+            equal(process.returncode, 1, 'exit status of %s, output closed' % (words,))
+    os.close(writer)
+    # What is opened must not take the place of a closed standard error.
+    with Local(t) as source:
+        subprocess.run(['sh', '-c', 'exec "$@" >&- 2>&- <&-', 'sh', program, 'put', source,
+                        t.path('a')], timeout=15, check=True)
+    equal(read_file(t.path('a')), DATA, 'contents')
+
+
+@needs('cachet')
+def test_daemon_gone(t):
+    mount = t.run.new_mount()
+    mount.start()
+    try:
+        os.kill(mount.pid, signal.SIGKILL)
+        mount.process.wait(10)
+        for verb in ('stat', 'doctor', 'seals', 'holders', 'seal'):
+            answer = cachet(t, verb, mount.path, status=1)
+            check('ENOTCONN' in answer.err or 'ECONNABORTED' in answer.err, answer.err)
+    finally:
+        mount.discard()
