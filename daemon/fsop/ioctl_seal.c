@@ -90,41 +90,34 @@ void ioctl_get_seals(struct ioctl_call *call, const struct cachet_seals *args)
 		reply_seals(call->req, call->inode);
 }
 
-/* One page of an array. Return: entries copied; @cursor is moved on, to 0 at the end. */
-static unsigned page_copy(GArray *array, size_t entry_size, __u64 *cursor, void *page,
-			  unsigned capacity)
-{
-	unsigned first = MIN(*cursor, array->len);
-	unsigned count = MIN(array->len - first, capacity);
-
-	if (count)
-		memcpy(page, array->data + first * entry_size, count * entry_size);
-	*cursor = first + count < array->len ? first + count : 0;
-	return count;
-}
-
 void ioctl_holders(struct ioctl_call *call, const struct cachet_holder_list *args)
 {
 	bool named = inode_owner_or_root(call->inode, &call->caller);
-	g_autoptr(GArray) holders = inode_holders(call->inode, named);
 	g_autofree struct cachet_holder_list *list = g_new0(struct cachet_holder_list, 1);
+	g_autoptr(GArray) holders = NULL;
+	uint64_t cursor = args->cursor;
 
+	holders = inode_holders(call->inode, named, &cursor, CACHET_HOLDERS_PER_PAGE);
 	list->size = sizeof(*list);
-	list->cursor = args->cursor;
-	list->count = page_copy(holders, sizeof(list->holders[0]), &list->cursor, list->holders,
-				CACHET_HOLDERS_PER_PAGE);
+	list->cursor = cursor;
+	list->count = holders->len;
+	if (holders->len)
+		memcpy(list->holders, holders->data, holders->len * sizeof(list->holders[0]));
 	reply_ioctl(call->req, 0, list, call->known);
 }
 
 void ioctl_pin_list(struct ioctl_call *call, const struct cachet_pin_list *args)
 {
 	bool named = inode_owner_or_root(call->inode, &call->caller);
-	g_autoptr(GArray) pins = inode_pins(call->inode, named);
 	g_autofree struct cachet_pin_list *list = g_new0(struct cachet_pin_list, 1);
+	g_autoptr(GArray) pins = NULL;
+	uint64_t cursor = args->cursor;
 
+	pins = inode_pins(call->inode, named, &cursor, CACHET_PINS_PER_PAGE);
 	list->size = sizeof(*list);
-	list->cursor = args->cursor;
-	list->count = page_copy(pins, sizeof(list->pins[0]), &list->cursor, list->pins,
-				CACHET_PINS_PER_PAGE);
+	list->cursor = cursor;
+	list->count = pins->len;
+	if (pins->len)
+		memcpy(list->pins, pins->data, pins->len * sizeof(list->pins[0]));
 	reply_ioctl(call->req, 0, list, call->known);
 }

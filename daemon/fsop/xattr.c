@@ -16,6 +16,7 @@
 
 #define SEALS_TEXT_MAX 128
 #define USER_PREFIX "user."
+#define XATTR_LINES_MAX 2500 /* more do not fit into a value */
 
 static bool name_begins(const char *name, const char *prefix)
 {
@@ -108,11 +109,13 @@ static void getxattr_cachet(fuse_req_t req, struct inode *inode, const char *nam
 	if (strcmp(name, CACHET_XATTR_SEALS) == 0) {
 		getxattr_seals(req, inode, size);
 	} else if (strcmp(name, CACHET_XATTR_HOLDERS) == 0) {
-		g_autoptr(GArray) holders = inode_holders(inode, named);
+		uint64_t cursor = 0;
+		g_autoptr(GArray) holders = inode_holders(inode, named, &cursor, XATTR_LINES_MAX);
 
 		getxattr_text(req, holders_text(holders), size);
 	} else if (strcmp(name, CACHET_XATTR_PINS) == 0) {
-		g_autoptr(GArray) pins = inode_pins(inode, named);
+		uint64_t cursor = 0;
+		g_autoptr(GArray) pins = inode_pins(inode, named, &cursor, XATTR_LINES_MAX);
 
 		getxattr_text(req, pins_text(pins), size);
 	} else {

@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "seal/procmaps.h"
+#include "seal/procrings.h"
 
 /* The command of a process; empty when it is gone. */
 static void process_comm(pid_t pid, char comm[CACHET_COMM_SIZE])
@@ -29,19 +30,59 @@ static uid_t process_uid(pid_t pid)
 	return stat(path, &st) == 0 ? st.st_uid : (uid_t)-1;
 }
 
-static void holders_add(GArray *holders, struct cachet_holder *holder, bool named)
+/*
+ * A list is told in parts, so each part begins where a cursor says. That of holders tells the stage in
+ * its highest bits and a place in the stage below: an index, or, for pins, an id.
+ */
+enum holders_stage {
+	STAGE_WRITERS,
+	STAGE_PINS,
+	STAGE_PROC, /* what /proc shows, and what nobody does */
+	STAGES,
+};
+
+#define STAGE_SHIFT 60
+#define PLACE_MASK ((UINT64_C(1) << STAGE_SHIFT) - 1)
+
+/**
+ * struct collected - a part of a list
+ * @array: what is told
+ * @named: with pids and commands
+ * @now: clock_now_ms()
+ * @pid: whose command is in @comm, as one process often has many pins
+ */
+struct collected {
+	GArray *array;
+	bool named;
+	int64_t now;
+	pid_t pid;
+	char comm[CACHET_COMM_SIZE];
+};
+
+static void collected_comm(struct collected *collected, pid_t pid, char comm[CACHET_COMM_SIZE])
 {
-	if (named && holder->pid)
-		process_comm(holder->pid, holder->comm);
-	if (!named)
-		holder->pid = holder->uid = 0;
-	g_array_append_val(holders, *holder);
+	if (!collected->named || !pid)
+		return;
+	if (collected->pid != pid)
+		process_comm(pid, collected->comm);
+	collected->pid = pid;
+	memcpy(comm, collected->comm, CACHET_COMM_SIZE);
 }
 
-static void holders_add_writers(GArray *holders, struct inode *inode, bool named)
+static void collected_add(struct collected *collected, struct cachet_holder *holder)
+{
+	collected_comm(collected, holder->pid, holder->comm);
+	if (!collected->named)
+		holder->pid = holder->uid = 0;
+	g_array_append_val(collected->array, *holder);
+}
+
+/* Return: where to go on in this stage, 0 at its end. */
+static uint64_t collect_writers(struct collected *collected, struct inode *inode, uint64_t place,
+				unsigned capacity)
 {
 	g_autoptr(GArray) writers = g_array_new(FALSE, TRUE, sizeof(struct cachet_holder));
-	int64_t now = clock_now_ms();
+	uint64_t index = 0, next = 0;
 	struct writer *writer;
 
 	pthread_mutex_lock(&inode->lock);
@@ -51,43 +92,25 @@ static void holders_add_writers(GArray *holders, struct inode *inode, bool named
 			.pid = writer->pid,
 			.uid = writer->uid,
 			.id = writer->handle,
-			.age_ms = now - writer->since_ms,
+			.age_ms = collected->now - writer->since_ms,
 		};
 
+		if (index++ < place)
+			continue;
+		if (writers->len == capacity) {
+			next = index - 1;
+			break;
+		}
 		g_array_append_val(writers, holder);
 	}
 	pthread_mutex_unlock(&inode->lock);
 	for (unsigned i = 0; i < writers->len; i++)
-		holders_add(holders, &g_array_index(writers, struct cachet_holder, i), named);
+		collected_add(collected, &g_array_index(writers, struct cachet_holder, i));
+	return next;
 }
 
-/* Call a function with every pin of a file. */
-static void pins_for_each(struct inode *inode, void (*visit)(const struct pin_info *, void *),
-			  void *data)
+static void collect_holding_pin(struct collected *collected, const struct pin_info *pin)
 {
-	struct pin_info pins[64];
-	uint64_t after = 0;
-	size_t count;
-
-	do {
-		count = pin_table_list(inode->fs->pins, &inode->mapping, after, pins,
-				       G_N_ELEMENTS(pins));
-		for (size_t i = 0; i < count; i++)
-			visit(&pins[i], data);
-		if (count)
-			after = pins[count - 1].id;
-	} while (count == G_N_ELEMENTS(pins));
-}
-
-struct collected {
-	GArray *array;
-	bool named;
-	int64_t now;
-};
-
-static void collect_holding_pin(const struct pin_info *pin, void *data)
-{
-	struct collected *collected = data;
 	struct cachet_holder holder = {
 		.kind = CACHET_HOLDER_PIN,
 		.pid = pin->pid,
@@ -101,49 +124,11 @@ static void collect_holding_pin(const struct pin_info *pin, void *data)
 	if (!pin->blocking)
 		return;
 	memcpy(holder.label, pin->label, sizeof(holder.label));
-	holders_add(collected->array, &holder, collected->named);
+	collected_add(collected, &holder);
 }
 
-static bool collect_mapping(const struct procmap *map, void *data)
+static void collect_pin(struct collected *collected, const struct pin_info *pin)
 {
-	struct collected *collected = data;
-	struct cachet_holder holder = {
-		.kind = CACHET_HOLDER_MAPPING,
-		.pid = map->pid,
-		.uid = process_uid(map->pid),
-		.offset = map->offset,
-		.length = map->length,
-	};
-
-	holders_add(collected->array, &holder, collected->named);
-	return true;
-}
-
-GArray *inode_holders(struct inode *inode, bool named)
-{
-	GArray *holders = g_array_new(FALSE, TRUE, sizeof(struct cachet_holder));
-	struct collected collected = { holders, named, clock_now_ms() };
-	bool busy;
-
-	if (sealing_current(&inode->sealing) & F_SEAL_WRITE)
-		return holders;
-	holders_add_writers(holders, inode, named);
-	pins_for_each(inode, collect_holding_pin, &collected);
-	procmaps_scan(inode->fs->device, inode->ino, collect_mapping, &collected);
-	pthread_mutex_lock(&inode->lock);
-	busy = inode->sealing.memory_busy;
-	pthread_mutex_unlock(&inode->lock);
-	if (busy && !holders->len) {
-		struct cachet_holder unknown = { .kind = CACHET_HOLDER_UNKNOWN };
-
-		holders_add(holders, &unknown, named);
-	}
-	return holders;
-}
-
-static void collect_pin(const struct pin_info *pin, void *data)
-{
-	struct collected *collected = data;
 	struct cachet_pin_info info = {
 		.id = pin->id,
 		.offset = pin->offset,
@@ -158,17 +143,144 @@ static void collect_pin(const struct pin_info *pin, void *data)
 	if (collected->named) {
 		info.uid = pin->uid;
 		info.pid = pin->pid;
-		process_comm(pin->pid, info.comm);
+		collected_comm(collected, pin->pid, info.comm);
 	}
 	g_array_append_val(collected->array, info);
 }
 
-GArray *inode_pins(struct inode *inode, bool named)
+/* Return: the id to go on after, 0 at the end. */
+static uint64_t collect_pins(struct collected *collected, struct inode *inode, uint64_t after,
+			     unsigned capacity,
+			     void (*add)(struct collected *, const struct pin_info *))
+{
+	struct pin_info pins[64];
+	size_t count;
+
+	do {
+		unsigned room = capacity - collected->array->len;
+
+		if (!room)
+			return after;
+		room = MIN(room, G_N_ELEMENTS(pins));
+		count = pin_table_list(inode->fs->pins, &inode->mapping, after, pins, room);
+		for (size_t i = 0; i < count; i++)
+			add(collected, &pins[i]);
+		if (count)
+			after = pins[count - 1].id;
+		if (count < room)
+			return 0;
+	} while (true);
+}
+
+static bool collect_mapping(const struct procmap *map, void *data)
+{
+	struct cachet_holder holder = {
+		.kind = CACHET_HOLDER_MAPPING,
+		.pid = map->pid,
+		.uid = process_uid(map->pid),
+		.offset = map->offset,
+		.length = map->length,
+	};
+
+	collected_add(data, &holder);
+	return true;
+}
+
+struct collected_rings {
+	struct collected *collected;
+	bool busy;
+};
+
+static void collect_ring(const struct procring *ring, void *data)
+{
+	struct collected_rings *rings = data;
+	struct cachet_holder holder = {
+		.kind = CACHET_HOLDER_RING,
+		.pid = ring->pid,
+		.uid = process_uid(ring->pid),
+		.offset = ring->offset,
+		.length = ring->length,
+	};
+
+	if (!ring->mapped && !rings->busy)
+		return;
+	if (!ring->mapped)
+		g_strlcpy(holder.label, "perhaps: unmapped since", sizeof(holder.label));
+	collected_add(rings->collected, &holder);
+}
+
+static void collect_from_proc(struct collected *collected, struct inode *inode)
+{
+	struct collected_rings rings = { collected, false };
+	bool explained;
+
+	pthread_mutex_lock(&inode->lock);
+	rings.busy = inode->sealing.memory_busy;
+	explained = inode->sealing.nr_writers > 0;
+	pthread_mutex_unlock(&inode->lock);
+	procmaps_scan(inode->fs->device, inode->ino, collect_mapping, collected);
+	if (rings.busy || collected->array->len)
+		procrings_scan(inode->fs->device, inode->ino, collect_ring, &rings);
+	explained = explained || collected->array->len ||
+		    pin_table_blocking(inode->fs->pins, &inode->mapping);
+	if (rings.busy && !explained) {
+		struct cachet_holder unknown = { .kind = CACHET_HOLDER_UNKNOWN };
+
+		collected_add(collected, &unknown);
+	}
+}
+
+static uint64_t collect_proc(struct collected *collected, struct inode *inode, uint64_t place,
+			     unsigned capacity)
+{
+	g_autoptr(GArray) found = g_array_new(FALSE, TRUE, sizeof(struct cachet_holder));
+	struct collected all = { .array = found, .named = collected->named, .now = collected->now };
+	unsigned room = capacity - collected->array->len;
+
+	collect_from_proc(&all, inode);
+	if (place < found->len)
+		g_array_append_vals(collected->array,
+				    &g_array_index(found, struct cachet_holder, place),
+				    MIN(found->len - place, room));
+	return found->len > place + room ? place + room : 0;
+}
+
+GArray *inode_holders(struct inode *inode, bool named, uint64_t *cursor, unsigned capacity)
+{
+	GArray *holders = g_array_new(FALSE, TRUE, sizeof(struct cachet_holder));
+	struct collected collected = { .array = holders, .named = named, .now = clock_now_ms() };
+	uint64_t place = *cursor & PLACE_MASK;
+	unsigned stage = *cursor >> STAGE_SHIFT;
+
+	*cursor = 0;
+	if (sealing_current(&inode->sealing) & F_SEAL_WRITE)
+		return holders;
+	for (; stage < STAGES; stage++, place = 0) {
+		if (holders->len == capacity) {
+			*cursor = (uint64_t)stage << STAGE_SHIFT;
+			break;
+		}
+		if (stage == STAGE_WRITERS)
+			place = collect_writers(&collected, inode, place, capacity);
+		else if (stage == STAGE_PINS)
+			place = collect_pins(&collected, inode, place, capacity,
+					     collect_holding_pin);
+		else
+			place = collect_proc(&collected, inode, place, capacity);
+		if (place) {
+			*cursor = (uint64_t)stage << STAGE_SHIFT | place;
+			break;
+		}
+	}
+	return holders;
+}
+
+GArray *inode_pins(struct inode *inode, bool named, uint64_t *cursor, unsigned capacity)
 {
 	GArray *pins = g_array_new(FALSE, TRUE, sizeof(struct cachet_pin_info));
-	struct collected collected = { pins, named, clock_now_ms() };
+	struct collected collected = { .array = pins, .named = named, .now = clock_now_ms() };
 
-	pins_for_each(inode, collect_pin, &collected);
+	*cursor = collect_pins(&collected, inode, *cursor, capacity, collect_pin);
 	return pins;
 }
 

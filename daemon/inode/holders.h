@@ -10,21 +10,27 @@
 #include "inode/inode.h"
 
 /**
- * inode_holders() - everybody who blocks a write seal now
+ * inode_holders() - who blocks a write seal now, a part of them
  * @named: tell pids and commands, too
+ * @cursor: in: 0, or what came back last; out: 0 when there are no more
+ * @capacity: most that are wanted, not 0
  *
+ * Buffers of a process's own io_uring that the process has unmapped since cannot be told to be of
+ * this file; they are named, with a label that says so, when the memory was found busy.
  * Context: takes the inode's lock; sleeps, as it reads /proc.
  * Return: returns a reference to an array of struct cachet_holder.
  */
-GArray *inode_holders(struct inode *inode, bool named);
+GArray *inode_holders(struct inode *inode, bool named, uint64_t *cursor, unsigned capacity);
 
 /**
- * inode_pins() - all pins of a file, resident ones too
+ * inode_pins() - pins of a file, resident ones too, a part of them
  * @named: tell pids and commands, too
+ * @cursor: as inode_holders()
+ * @capacity: as inode_holders()
  * Context: reads /proc.
  * Return: returns a reference to an array of struct cachet_pin_info.
  */
-GArray *inode_pins(struct inode *inode, bool named);
+GArray *inode_pins(struct inode *inode, bool named, uint64_t *cursor, unsigned capacity);
 
 /**
  * inode_owner_or_root() - is this caller the owner of the file, or root?

@@ -131,3 +131,31 @@ bool procmaps_any_writable(dev_t device, uint64_t ino)
 	procmaps_scan(device, ino, found_one, &found);
 	return found;
 }
+
+enum procmaps_found procmaps_look(pid_t pid, uint64_t start, uint64_t length, dev_t device,
+				  uint64_t ino, struct procmap *map)
+{
+	char path[64];
+	at_end(close_file) FILE *file = NULL;
+	auto_free char *text = NULL;
+	size_t size = 0;
+	enum procmaps_found found = PROCMAPS_NOTHING;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	file = fopen(path, "re");
+	while (file && getline(&text, &size, file) > 0) {
+		struct maps_line line;
+
+		if (!maps_parse(text, &line) || line.map.start + line.map.length <= start)
+			continue;
+		if (line.map.start >= start + length)
+			break;
+		found = PROCMAPS_OTHER;
+		if (line.shared && line.ino == ino && line.device == device) {
+			*map = line.map;
+			map->pid = pid;
+			return PROCMAPS_FILE;
+		}
+	}
+	return found;
+}

@@ -41,3 +41,22 @@ int procmaps_scan(dev_t device, uint64_t ino, bool (*visit)(const struct procmap
  * Context: as procmaps_scan().
  */
 bool procmaps_any_writable(dev_t device, uint64_t ino);
+
+enum procmaps_found {
+	PROCMAPS_NOTHING, /* nothing is mapped there, or we may not look */
+	PROCMAPS_FILE,	  /* the file, at least in part */
+	PROCMAPS_OTHER,	  /* something else */
+};
+
+/**
+ * procmaps_look() - what does a process map at a range of addresses?
+ * @pid: the process
+ * @start: address
+ * @length: bytes
+ * @device: of the mount
+ * @ino: of the file
+ * @map: out: the first mapping of the file in the range, when that was found
+ * Context: sleeps.
+ */
+enum procmaps_found procmaps_look(pid_t pid, uint64_t start, uint64_t length, dev_t device,
+				  uint64_t ino, struct procmap *map);

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * /proc/PID/fdinfo/FD of an io_uring has a line "UserBufs: N" and then, for each buffer, its number,
+ * the address that it was registered from, and its length. The pages stay pinned when the process
+ * unmaps them, and then the address is all that is left; so a buffer whose address maps nothing is
+ * suspect, one whose address maps something else is not.
+ */
+#include "seal/procrings.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "seal/procmaps.h"
+
+#define RING_LINK "anon_inode:[io_uring]"
+
+struct scan {
+	dev_t device;
+	uint64_t ino;
+	pid_t pid;
+	void (*visit)(const struct procring *, void *);
+	void *data;
+};
+
+static void close_file(FILE **file)
+{
+	if (*file)
+		fclose(*file);
+}
+
+static void close_dir(DIR **dir)
+{
+	if (*dir)
+		closedir(*dir);
+}
+
+static void buffer_scan(struct scan *scan, uint64_t start, uint64_t length)
+{
+	struct procring ring = { .pid = scan->pid, .start = start, .length = length };
+	struct procmap map;
+
+	switch (procmaps_look(scan->pid, start, length, scan->device, scan->ino, &map)) {
+	case PROCMAPS_FILE:
+		ring.mapped = true;
+		ring.offset = map.offset + (start > map.start ? start - map.start : 0);
+		break;
+	case PROCMAPS_OTHER:
+		return;
+	case PROCMAPS_NOTHING:
+		break;
+	}
+	scan->visit(&ring, scan->data);
+}
+
+static void ring_scan(struct scan *scan, const char *fd)
+{
+	char path[64];
+	at_end(close_file) FILE *file = NULL;
+	auto_free char *text = NULL;
+	size_t size = 0;
+	unsigned left = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%.16s", scan->pid, fd);
+	file = fopen(path, "re");
+	while (file && getline(&text, &size, file) > 0) {
+		uint64_t start, length;
+		unsigned number;
+
+		if (sscanf(text, "UserBufs: %u", &number) == 1)
+			left = number;
+		else if (left && sscanf(text, " %u: %" SCNx64 "/%" SCNu64, &number, &start,
+					&length) == 3)
+			buffer_scan(scan, start, length);
+		else if (left && !isspace((unsigned char)text[0]))
+			return;
+	}
+}
+
+static void process_scan(struct scan *scan)
+{
+	char path[64];
+	at_end(close_dir) DIR *fds = NULL;
+	struct dirent *entry;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", scan->pid);
+	fds = opendir(path);
+	while (fds && (entry = readdir(fds))) {
+		char target[sizeof(RING_LINK)];
+		ssize_t length = readlinkat(dirfd(fds), entry->d_name, target, sizeof(target));
+
+		if (length == (ssize_t)strlen(RING_LINK) && !memcmp(target, RING_LINK, length))
+			ring_scan(scan, entry->d_name);
+	}
+}
+
+void procrings_scan(dev_t device, uint64_t ino, void (*visit)(const struct procring *, void *),
+		    void *data)
+{
+	struct scan scan = { .device = device, .ino = ino, .visit = visit, .data = data };
+	at_end(close_dir) DIR *proc = opendir("/proc");
+	struct dirent *entry;
+
+	while (proc && (entry = readdir(proc))) {
+		if (!isdigit((unsigned char)entry->d_name[0]))
+			continue;
+		scan.pid = atoi(entry->d_name);
+		if (scan.pid != getpid())
+			process_scan(&scan);
+	}
+}
