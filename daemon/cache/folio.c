@@ -28,8 +28,8 @@
  * get a reference, and then looks whether the folio is still where it was found. It is also how
  * collapse gets a folio to itself: it exchanges exactly the references that it can explain for 0.
  *
- * Counts stay below FOLIO_REFS_MAX for pins (refused) and for references (a reference more is a word
- * in memory of its holder's; two thousand million of them is a leak, and a bug).
+ * Pins are refused at FOLIO_REFS_MAX, half of what the counter holds. The other half is left to plain
+ * references, each of which is a word in somebody's memory: it cannot be used up.
  */
 #include "cache/folio.h"
 
@@ -182,15 +182,15 @@ void folio_transition(struct folio *folio, enum folio_state from, enum folio_sta
 							memory_order_acq_rel, memory_order_relaxed));
 }
 
-/* Add @refs unless the count is 0 or would pass the limit. */
-static int folio_add_refs(struct folio *folio, uint64_t refs)
+/* Add @refs unless the count is 0 or would pass @limit. */
+static int folio_add_refs(struct folio *folio, uint64_t refs, unsigned limit)
 {
 	unsigned count = atomic_load_explicit(&folio->refcount, memory_order_relaxed);
 
 	do {
 		if (count == 0)
 			return -EAGAIN;
-		if (count + refs > FOLIO_REFS_MAX)
+		if (count + refs > limit)
 			return -ENOMEM;
 	} while (!atomic_compare_exchange_weak_explicit(&folio->refcount, &count,
 							count + (unsigned)refs, memory_order_acq_rel,
@@ -219,7 +219,7 @@ static bool folio_sub_refs(struct folio *folio, uint64_t refs)
 
 bool folio_try_get(struct folio *folio, const char *who)
 {
-	if (folio_add_refs(folio, 1) < 0)
+	if (folio_add_refs(folio, 1, UINT32_MAX) < 0)
 		return false;
 	folio_note(folio, who, 1);
 	return true;
@@ -235,7 +235,7 @@ void folio_put(struct folio *folio, const char *who)
 int folio_try_pin(struct folio *folio, unsigned pages)
 {
 	uint64_t refs = folio_is_large(folio) ? pages : (uint64_t)pages * FOLIO_PIN_BIAS;
-	int rc = folio_add_refs(folio, refs);
+	int rc = folio_add_refs(folio, refs, FOLIO_REFS_MAX);
 
 	if (rc < 0)
 		return rc;

@@ -18,7 +18,7 @@ struct mapping;
 
 #define FOLIO_PIN_BIAS 1024u /* references that a pin of a small folio counts as */
 #define FOLIO_ORDER_HUGE 9u  /* 2 MiB */
-#define FOLIO_REFS_MAX ((unsigned)INT32_MAX)
+#define FOLIO_REFS_MAX ((unsigned)INT32_MAX) /* no more pins beyond so many references */
 
 /* Marks of the tree that holds a mapping's folios. */
 enum folio_mark {

@@ -7,6 +7,7 @@
 #include "mapping_fixture.h"
 
 #include <errno.h>
+#include <malloc.h>
 
 struct story {
 	struct file file, other;
@@ -167,6 +168,9 @@ static void test_every_allocation(void)
 
 int main(int argc, char **argv)
 {
+	/* Buffers of megabytes come and go; do not fault them in each time. */
+	mallopt(M_MMAP_THRESHOLD, 64 << 20);
+	mallopt(M_TRIM_THRESHOLD, 256 << 20);
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/mapping/every-allocation", test_every_allocation);
 	return g_test_run();

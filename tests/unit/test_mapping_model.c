@@ -9,6 +9,7 @@
 #include "mapping_fixture.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 
 #define MODEL_PAGES 1200u
@@ -361,6 +362,9 @@ int main(int argc, char **argv)
 {
 	const char *seed = getenv("CACHET_TEST_SEED");
 
+	/* Buffers of megabytes come and go; do not fault them in each time. */
+	mallopt(M_MMAP_THRESHOLD, 64 << 20);
+	mallopt(M_TRIM_THRESHOLD, 256 << 20);
 	g_test_init(&argc, &argv, NULL);
 	dice = g_rand_new_with_seed(seed ? (guint32)atoi(seed) : 7);
 	g_test_add_data_func("/mapping/model", NULL, test_model);
