@@ -12,10 +12,13 @@
 #include "fsop/ops.h"
 #include "fsop/reply.h"
 
-static struct inode *regular_inode(struct filesystem *fs, fuse_ino_t ino, int *result)
+/* The inode of a request on a handle. */
+static struct inode *regular_inode(struct filesystem *fs, fuse_ino_t ino,
+				   const struct fuse_file_info *fi, int *result)
 {
 	struct inode *inode = inode_find(fs, ino);
 
+	handle_saw_request(handle_find(fs, fi->fh));
 	*result = !inode ? -ESTALE : !inode_is_regular(inode) ? -EINVAL : 0;
 	return *result ? NULL : inode;
 }
@@ -43,10 +46,9 @@ void fsop_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 {
 	struct filesystem *fs = request_filesystem(req);
 	int fd, result;
-	struct inode *inode = regular_inode(fs, ino, &result);
+	struct inode *inode = regular_inode(fs, ino, fi, &result);
 	ssize_t length = result ? result : mapping_read_begin(&inode->mapping, offset, size, &fd);
 
-	(void)fi;
 	if (length < 0) {
 		reply_result(req, length);
 		return;
@@ -66,7 +68,7 @@ void fsop_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, of
 {
 	struct filesystem *fs = request_filesystem(req);
 	int result;
-	struct inode *inode = regular_inode(fs, ino, &result);
+	struct inode *inode = regular_inode(fs, ino, fi, &result);
 	struct mapping_write write;
 	ssize_t copied;
 
@@ -85,7 +87,7 @@ void fsop_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, of
 	copied = fuse_buf_copy(&memory, data, 0);
 	copied = mapping_write_end(&inode->mapping, &write, copied);
 	if (copied > 0) {
-		attr_written(inode, file_info_kills_priv(fi));
+		attr_written(inode, file_info_kills_priv(fi) ? request_kill(req, inode) : 0);
 		atomic_fetch_add_explicit(&fs->stats.bytes_written, copied, memory_order_relaxed);
 	}
 	reply_count(req, copied);
@@ -124,9 +126,8 @@ void fsop_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_
 		    struct fuse_file_info *fi)
 {
 	int result;
-	struct inode *inode = regular_inode(request_filesystem(req), ino, &result);
+	struct inode *inode = regular_inode(request_filesystem(req), ino, fi, &result);
 
-	(void)fi;
 	if (result == 0 && (offset < 0 || length <= 0))
 		result = -EINVAL;
 	if (result == 0 && offset > INT64_MAX - length)
@@ -134,7 +135,7 @@ void fsop_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_
 	if (result == 0)
 		result = inode_fallocate(inode, mode, offset, length);
 	if (result == 0)
-		attr_written(inode, false);
+		attr_written(inode, request_kill_unless_root(req, inode));
 	reply_result(req, result);
 }
 
@@ -142,9 +143,8 @@ void fsop_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
 		struct fuse_file_info *fi)
 {
 	int result;
-	struct inode *inode = regular_inode(request_filesystem(req), ino, &result);
+	struct inode *inode = regular_inode(request_filesystem(req), ino, fi, &result);
 
-	(void)fi;
 	if (result == 0 && whence != SEEK_DATA && whence != SEEK_HOLE)
 		result = -EINVAL;
 	if (result == 0 && offset < 0)
@@ -158,12 +158,10 @@ void fsop_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
 {
 	struct filesystem *fs = request_filesystem(req);
 	int result, result_out;
-	struct inode *in = regular_inode(fs, ino_in, &result);
-	struct inode *out = regular_inode(fs, ino_out, &result_out);
+	struct inode *in = regular_inode(fs, ino_in, fi_in, &result);
+	struct inode *out = regular_inode(fs, ino_out, fi_out, &result_out);
 	ssize_t copied = result ? result : result_out;
 
-	(void)fi_in;
-	(void)fi_out;
 	if (copied == 0 && (flags || offset_in < 0 || offset_out < 0))
 		copied = -EINVAL;
 	if (copied == 0)
@@ -171,7 +169,7 @@ void fsop_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
 					    MIN(length, UINT32_MAX & ~(PAGE_BYTES - 1)));
 	if (copied > 0) {
 		attr_accessed(in);
-		attr_written(out, true);
+		attr_written(out, request_kill_unless_root(req, out));
 		atomic_fetch_add_explicit(&fs->stats.bytes_written, copied, memory_order_relaxed);
 	}
 	reply_count(req, copied);

@@ -112,5 +112,6 @@ void fsop_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument
 	call.caller = request_caller(req);
 	if (inode_is_regular(inode))
 		call.handle = handle_find(fs, fi->fh);
+	handle_saw_request(call.handle);
 	verb->run(&call, args);
 }

@@ -74,6 +74,7 @@ static void pin_call_run(struct pin_call *pin)
 	} while (result == -EAGAIN); /* a seal's last step began in between: wait for that */
 	inode_attr_stale(pin->inode);
 	reply_ioctl(pin->req, result, &pin->args, pin->known);
+	request_answered(pin->fs);
 	g_free(pin);
 }
 
@@ -100,6 +101,7 @@ void ioctl_pin(struct ioctl_call *call, const struct cachet_pin *args)
 	pin->caller = call->caller;
 	pin->known = call->known;
 	pin->args = *args;
+	request_put_aside(pin->fs);
 	pin_call_run(pin);
 }
 
@@ -108,6 +110,7 @@ void ioctl_pin(struct ioctl_call *call, const struct cachet_pin *args)
  */
 struct unpin_call {
 	fuse_req_t req;
+	struct filesystem *fs;
 	struct cachet_unpin args;
 };
 
@@ -116,6 +119,7 @@ static void unpin_call_done(int result, void *data)
 	struct unpin_call *unpin = data;
 
 	reply_ioctl(unpin->req, result, &unpin->args, sizeof(unpin->args));
+	request_answered(unpin->fs);
 	g_free(unpin);
 }
 
@@ -132,7 +136,9 @@ void ioctl_unpin(struct ioctl_call *call, const struct cachet_unpin *args)
 	}
 	unpin = g_new(struct unpin_call, 1);
 	unpin->req = call->req;
+	unpin->fs = call->fs;
 	unpin->args = *args;
+	request_put_aside(call->fs);
 	result = pin_table_remove(pins, mapping, args->id, call->handle->id, unpin_call_done, unpin);
 	/* The owner of the file and root may break a pin that is somebody else's. */
 	if (result == -EPERM && inode_owner_or_root(call->inode, &call->caller))
@@ -140,5 +146,6 @@ void ioctl_unpin(struct ioctl_call *call, const struct cachet_unpin *args)
 	if (result) {
 		g_free(unpin);
 		reply_result(call->req, result);
+		request_answered(call->fs);
 	}
 }

@@ -45,9 +45,11 @@ void fsop_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *fo
 
 void fsop_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct inode *inode = inode_find(request_filesystem(req), ino);
+	struct filesystem *fs = request_filesystem(req);
+	struct inode *inode = inode_find(fs, ino);
 
-	(void)fi;
+	if (fi)
+		handle_saw_request(handle_find(fs, fi->fh));
 	if (inode)
 		reply_attr(req, inode);
 	else
@@ -86,14 +88,20 @@ void fsop_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 {
 	struct inode *inode = inode_find(request_filesystem(req), ino);
 	struct timespec now = clock_file_time();
+	unsigned what = setattr_what(to_set);
 	int result;
 
 	(void)fi;
+	/* Nothing to set is chown() to nobody, or a write through passthrough: only set-id bits go. */
+	if (!to_set && inode && !inode_is_dir(inode))
+		what = ATTR_KILL_PRIV;
+	if (inode && (what & ATTR_KILL_PRIV))
+		what |= request_kill(req, inode);
 	if (to_set & FUSE_SET_ATTR_ATIME_NOW)
 		attr->st_atim = now;
 	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
 		attr->st_mtim = now;
-	result = inode ? attr_change(inode, setattr_what(to_set), attr) : -ESTALE;
+	result = inode ? attr_change(inode, what, attr) : -ESTALE;
 	if (result)
 		reply_result(req, result);
 	else

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/list.h"
 #include "fsop/libfuse.h"
 #include "fsop/ops.h"
@@ -24,7 +25,7 @@ struct open_request {
 	struct inode *inode;
 	struct caller caller;
 	int flags;
-	bool kill_priv;
+	unsigned kill;
 	bool created;
 };
 
@@ -35,15 +36,35 @@ static void open_request_resume(struct admission *admission)
 	open_request_run(container_of(admission, struct open_request, admission));
 }
 
+static gboolean open_request_retry(gpointer data)
+{
+	open_request_run(data);
+	return G_SOURCE_REMOVE;
+}
+
+static void open_request_retry_later(struct open_request *open)
+{
+	GSource *source = seal_engine_call_at(&open->inode->fs->seals,
+					      clock_now_ms() + HANDLE_RETRY_MS, open_request_retry,
+					      open, NULL);
+
+	g_source_unref(source);
+}
+
 /* Takes @open. */
 static void open_request_run(struct open_request *open)
 {
+	struct filesystem *fs = open->inode->fs;
 	struct handle *handle = NULL;
-	int result = handle_open(open->inode, open->flags, &open->caller, open->kill_priv,
+	int result = handle_open(open->inode, open->flags, &open->caller, open->kill,
 				 &open->admission, &handle);
 
 	if (result == -EINPROGRESS)
 		return; /* and may be gone already */
+	if (result == -EAGAIN) {
+		open_request_retry_later(open);
+		return;
+	}
 	if (result) {
 		reply_result(open->req, result);
 		if (open->created)
@@ -54,6 +75,7 @@ static void open_request_run(struct open_request *open)
 		reply_open(open->req, handle);
 	}
 	g_free(open);
+	request_answered(fs);
 }
 
 static void open_request_start(fuse_req_t req, struct inode *inode,
@@ -67,8 +89,9 @@ static void open_request_start(fuse_req_t req, struct inode *inode,
 	open->inode = inode;
 	open->caller = request_caller(req);
 	open->flags = fi->flags;
-	open->kill_priv = file_info_kills_priv(fi);
+	open->kill = file_info_kills_priv(fi) ? request_kill(req, inode) : 0;
 	open->created = created;
+	request_put_aside(inode->fs);
 	open_request_run(open);
 }
 
@@ -108,7 +131,7 @@ static int make_open_file(fuse_req_t req, struct inode *dir, mode_t mode,
 
 	if (result)
 		return result;
-	result = handle_open(*inode, fi->flags & ~(O_TRUNC | O_CREAT | O_EXCL), &caller, false, NULL,
+	result = handle_open(*inode, fi->flags & ~(O_TRUNC | O_CREAT | O_EXCL), &caller, 0, NULL,
 			     handle);
 	if (result)
 		inode_put(take_ptr(*inode));

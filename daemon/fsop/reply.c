@@ -18,6 +18,54 @@ struct caller request_caller(fuse_req_t req)
 	return (struct caller){ .uid = ctx->uid, .gid = ctx->gid, .pid = ctx->pid };
 }
 
+static bool request_in_group(fuse_req_t req, gid_t gid)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	g_autofree gid_t *groups = NULL;
+	int count;
+
+	if (ctx->uid == 0 || ctx->gid == gid)
+		return true;
+	count = fuse_req_getgroups(req, 0, NULL);
+	if (count <= 0)
+		return false;
+	groups = g_new(gid_t, count);
+	count = MIN(fuse_req_getgroups(req, count, groups), count);
+	for (int i = 0; i < count; i++)
+		if (groups[i] == gid)
+			return true;
+	return false;
+}
+
+unsigned request_kill(fuse_req_t req, struct inode *inode)
+{
+	mode_t mode;
+	gid_t gid;
+
+	pthread_mutex_lock(&inode->lock);
+	mode = inode->mode;
+	gid = inode->gid;
+	pthread_mutex_unlock(&inode->lock);
+	if ((mode & (S_ISGID | S_IXGRP)) == S_ISGID && !request_in_group(req, gid))
+		return ATTR_KILL_PRIV | ATTR_KILL_SGID;
+	return ATTR_KILL_PRIV;
+}
+
+unsigned request_kill_unless_root(fuse_req_t req, struct inode *inode)
+{
+	return fuse_req_ctx(req)->uid ? request_kill(req, inode) : 0;
+}
+
+void request_put_aside(struct filesystem *fs)
+{
+	atomic_fetch_add_explicit(&fs->stats.put_aside, 1, memory_order_relaxed);
+}
+
+void request_answered(struct filesystem *fs)
+{
+	atomic_fetch_sub_explicit(&fs->stats.put_aside, 1, memory_order_release);
+}
+
 void reply_result(fuse_req_t req, int result)
 {
 	fuse_reply_err(req, -result);

@@ -27,6 +27,32 @@ struct filesystem *request_filesystem(fuse_req_t req);
 struct caller request_caller(fuse_req_t req);
 
 /**
+ * request_kill() - which set-id bits must a file lose when this caller writes to it?
+ * @inode: borrows
+ * Context: takes the inode's lock; may read /proc.
+ * Return: ATTR_KILL_*.
+ */
+unsigned request_kill(fuse_req_t req, struct inode *inode);
+
+/**
+ * request_kill_unless_root() - the same, 0 for root: where the kernel does not say
+ */
+unsigned request_kill_unless_root(fuse_req_t req, struct inode *inode);
+
+/**
+ * request_put_aside() - this operation may reply later, from another thread
+ *
+ * The session outlives all requests that were put aside and not yet answered.
+ * Context: before another thread can know of the request.
+ */
+void request_put_aside(struct filesystem *fs);
+
+/**
+ * request_answered() - a request that was put aside has its reply
+ */
+void request_answered(struct filesystem *fs);
+
+/**
  * reply_result() - an answer without contents
  * @result: 0 or a negative errno
  */

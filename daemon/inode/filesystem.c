@@ -111,7 +111,7 @@ void filesystem_interrupt(struct filesystem *fs)
 		inode_put(inode);
 		index++;
 	}
-	while (atomic_load(&fs->seals.waiting))
+	while (atomic_load(&fs->seals.waiting) || atomic_load(&fs->stats.put_aside))
 		g_usleep(1000);
 }
 

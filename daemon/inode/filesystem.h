@@ -39,6 +39,8 @@ struct filesystem_config {
 
 /**
  * struct filesystem_stats - counted since the start, without locks
+ * @put_aside: requests, other than for seals, that will be answered later, by another thread
+ * @handles, @inodes: now
  */
 struct filesystem_stats {
 	atomic_uint_least64_t requests;
@@ -47,6 +49,7 @@ struct filesystem_stats {
 	atomic_uint_least64_t collapsed;
 	atomic_uint_least64_t collapse_failed;
 	atomic_uint_least64_t handles;
+	atomic_uint_least64_t put_aside;
 	atomic_uint_least64_t inodes;
 };
 

@@ -13,6 +13,12 @@
  * last. The kernel leaves a mode before it sends RELEASE, so the daemon's count is never below the
  * kernel's; mode, id and count change together under the inode's lock, before the reply.
  *
+ * One order is still out of our hands: replies to two opens that are under way at the same time. A
+ * direct one that the kernel looks at after a passthrough one would be EIO. Opens of before the seal
+ * are direct; so the first passthrough opens wait until the opens of all direct handles are finished,
+ * which is known once a request comes through such a handle, or when /proc shows that its opener is
+ * no longer in open(), or after OPEN_FINISHED_MS.
+ *
  * A private mapping of a direct handle makes the kernel cache pages of an unsealed file. They must
  * not be seen through a cached handle later, so handles drop them at open (no KEEP_CACHE) until the
  * kernel has confirmed once that it dropped everything (cache_clean).
@@ -21,7 +27,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -37,6 +45,9 @@ struct backing_map {
 };
 #define BACKING_OPEN _IOW(229, 1, struct backing_map)
 #define BACKING_CLOSE _IOW(229, 2, uint32_t)
+
+/* A thread that was woken with its answer is out of open() by then. */
+#define OPEN_FINISHED_MS 1000
 
 bool handle_writable(const struct handle *handle)
 {
@@ -126,21 +137,61 @@ static bool inode_handle_is_writer(struct inode *inode, int flags)
 	return inode->fs->plane == CACHET_PLANE_KERNEL && (flags & O_ACCMODE) == O_RDWR;
 }
 
-static int inode_truncate_at_open_locked(struct inode *inode, bool kill_priv)
+static int inode_truncate_at_open_locked(struct inode *inode, unsigned kill)
 {
 	int result = mapping_truncate(&inode->mapping, 0);
 
 	if (result)
 		return result;
 	sealing_wake_locked(&inode->sealing); /* pins may have been cut off */
-	if (kill_priv)
-		inode->mode &= inode->mode & S_IXGRP ? ~(S_ISUID | S_ISGID) : ~S_ISUID;
+	inode->mode = attr_mode_without(inode->mode, kill);
 	attr_sync_memory_locked(inode, false);
 	attr_touch_locked(inode);
 	return 0;
 }
 
-static int inode_attach_handle_locked(struct inode *inode, struct handle *handle, bool kill_priv,
+/* Has this thread left the system call that it opened the file with? False when nobody can tell. */
+static bool thread_has_moved_on(pid_t thread)
+{
+	static const long opens[] = {
+#ifdef SYS_open
+		SYS_open, SYS_creat, SYS_execve,
+#endif
+		SYS_openat, SYS_openat2, SYS_execveat, SYS_io_uring_enter,
+	};
+	g_autofree char *path = g_strdup_printf("/proc/%d/syscall", thread);
+	g_autofree char *text = NULL;
+	g_autoptr(GError) error = NULL;
+	long number;
+
+	if (!g_file_get_contents(path, &text, NULL, &error))
+		return g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOENT);
+	if (sscanf(text, "%ld", &number) != 1)
+		return false; /* "running": in the kernel or not */
+	for (unsigned i = 0; i < G_N_ELEMENTS(opens); i++)
+		if (number == opens[i])
+			return false;
+	return true;
+}
+
+/* Is there a direct handle whose open the kernel may not have finished? @opener opens another. */
+static bool inode_has_unfinished_open_locked(struct inode *inode, pid_t opener)
+{
+	int64_t finished_before = clock_now_ms() - OPEN_FINISHED_MS;
+	struct handle *handle;
+
+	list_for_each(handle, &inode->handles, link) {
+		if (handle->mode != HANDLE_DIRECT || atomic_load(&handle->seen))
+			continue;
+		if (handle->since_ms > finished_before && handle->pid != opener &&
+		    !thread_has_moved_on(handle->pid))
+			return true;
+		handle_saw_request(handle);
+	}
+	return false;
+}
+
+static int inode_attach_handle_locked(struct inode *inode, struct handle *handle, unsigned kill,
 				      struct admission *admission)
 {
 	int result = seal_rules_check_open(sealing_current(&inode->sealing), handle->flags,
@@ -153,12 +204,15 @@ static int inode_attach_handle_locked(struct inode *inode, struct handle *handle
 	handle->mode = inode_choose_mode_locked(inode);
 	handle->keep_cache = inode->cache_clean;
 	if (handle->mode == HANDLE_PASSTHROUGH) {
+		if (inode->fs->plane == CACHET_PLANE_DAEMON &&
+		    inode_has_unfinished_open_locked(inode, handle->pid))
+			return -EAGAIN;
 		result = inode_use_backing_locked(inode);
 		if (result)
 			return result;
 	}
 	if (handle->flags & O_TRUNC)
-		result = inode_truncate_at_open_locked(inode, kill_priv);
+		result = inode_truncate_at_open_locked(inode, kill);
 	if (result) {
 		if (handle->mode == HANDLE_PASSTHROUGH)
 			inode_unuse_backing_locked(inode);
@@ -173,7 +227,7 @@ static int inode_attach_handle_locked(struct inode *inode, struct handle *handle
 	return 0;
 }
 
-int handle_open(struct inode *inode, int flags, const struct caller *caller, bool kill_priv,
+int handle_open(struct inode *inode, int flags, const struct caller *caller, unsigned kill,
 		struct admission *admission, struct handle **out)
 {
 	struct filesystem *fs = inode->fs;
@@ -193,7 +247,7 @@ int handle_open(struct inode *inode, int flags, const struct caller *caller, boo
 	}
 	handle->writer.handle = handle->id;
 	pthread_mutex_lock(&inode->lock);
-	result = inode_attach_handle_locked(inode, handle, kill_priv, admission);
+	result = inode_attach_handle_locked(inode, handle, kill, admission);
 	pthread_mutex_unlock(&inode->lock);
 	if (result) {
 		filesystem_remove_handle(fs, handle);

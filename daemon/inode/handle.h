@@ -15,12 +15,15 @@ enum handle_mode {
 	HANDLE_CACHED,	    /* the kernel keeps pages: contents that can no longer change */
 };
 
+#define HANDLE_RETRY_MS 5
+
 /**
  * struct handle - see above
  * @id:     its number, never reused on this mount
  * @flags:  O_* of open()
  * @link:   in inode->handles
  * @has_pinned: a pin has been taken through this handle
+ * @seen:   the kernel has finished the open: it has sent another request, or the opener has gone on
  * @writer: linked into the inode's sealing when the handle could map the memory writable
  */
 struct handle {
@@ -31,6 +34,7 @@ struct handle {
 	bool keep_cache;
 	bool is_writer;
 	bool has_pinned;
+	atomic_bool seen;
 	uid_t uid;
 	pid_t pid;
 	int64_t since_ms;
@@ -43,15 +47,16 @@ struct handle {
  * @inode: borrows; the handle takes a reference of its own
  * @flags: O_*; permissions were checked by the kernel
  * @caller: who asks
- * @kill_priv: O_TRUNC by somebody without privilege
+ * @kill: ATTR_KILL_*: O_TRUNC by somebody without privilege
  * @admission: takes it when the answer must wait for a seal
  * @handle: out: returns a reference, for handle_close()
  *
  * The handle is counted before the reply goes out, as the kernel uses it as soon as it has it.
  * Context: takes the inode's lock; may sleep.
- * Return: 0; -EPERM (seals); -EINPROGRESS (@admission will be resumed); -ENOMEM, -EMFILE, -ENFILE.
+ * Return: 0; -EPERM (seals); -EINPROGRESS (@admission will be resumed); -EAGAIN (an earlier open is
+ * not finished: again in HANDLE_RETRY_MS); -ENOMEM, -EMFILE, -ENFILE.
  */
-int handle_open(struct inode *inode, int flags, const struct caller *caller, bool kill_priv,
+int handle_open(struct inode *inode, int flags, const struct caller *caller, unsigned kill,
 		struct admission *admission, struct handle **handle);
 
 /**
@@ -69,6 +74,17 @@ void handle_close(struct handle *handle);
  * Return: borrows the handle; NULL when there is none.
  */
 struct handle *handle_find(struct filesystem *fs, uint64_t id);
+
+/**
+ * handle_saw_request() - a request came through a handle, so that its open must be finished
+ * @handle: borrows; may be NULL
+ * Context: any.
+ */
+static inline void handle_saw_request(struct handle *handle)
+{
+	if (handle && !atomic_load_explicit(&handle->seen, memory_order_relaxed))
+		atomic_store(&handle->seen, true);
+}
 
 /**
  * handle_writable() - is the handle open for writing?
