@@ -58,46 +58,70 @@ static int add_seals_as_writer(int fd, unsigned seals, unsigned flags, int timeo
 	return cachet_ioctl_seals(writer, seals, flags, timeout_ms, 0);
 }
 
-/* The seals that a request really adds: on an executable file EXEC brings those of the contents. */
-static unsigned seals_added(const struct cachet_stat *st, mode_t mode, unsigned seals)
+/*
+ * Must the descriptor be exchanged? Only then is it worth a question before the request itself.
+ * Return: 1; 0: no, or the daemon will refuse anyway; or a negative errno.
+ */
+static int needs_handover(int fd, unsigned seals, struct cachet_stat *st)
 {
-	if ((seals & F_SEAL_EXEC) && (mode & 0111))
-		seals |= F_SEAL_SHRINK | F_SEAL_GROW | SEALS_NO_WRITER;
-	return seals & ~st->seals;
+	struct stat file;
+	int result;
+
+	if ((fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDWR)
+		return 0;
+	result = cachet_stat(fd, st);
+	if (result)
+		return result;
+	if (st->plane != CACHET_PLANE_KERNEL || (st->seals & F_SEAL_SEAL))
+		return 0;
+	if (fstat(fd, &file))
+		return -errno;
+	if (!S_ISREG(file.st_mode))
+		return 0;
+	/* On an executable file EXEC brings the seals of the contents along. */
+	if ((seals & F_SEAL_EXEC) && (file.st_mode & 0111))
+		seals |= SEALS_NO_WRITER;
+	return (seals & ~st->seals & SEALS_NO_WRITER) != 0;
+}
+
+/* A read-only descriptor was refused: has the caller another right than that of the owner? */
+static bool may_be_writer(int fd)
+{
+	struct stat file;
+	int seals;
+
+	if ((fcntl(fd, F_GETFL) & (O_ACCMODE | O_PATH)) != O_RDONLY)
+		return false;
+	if (fstat(fd, &file) || !S_ISREG(file.st_mode))
+		return false;
+	seals = cachet_get_seals(fd);
+	return seals >= 0 && !(seals & F_SEAL_SEAL);
 }
 
 int cachet_add_seals_timeout(int fd, unsigned seals, unsigned flags, int timeout_ms)
 {
 	preserve_errno;
 	struct cachet_stat st;
-	struct stat file;
-	int access = fcntl(fd, F_GETFL);
 	int result;
 
-	if (access < 0)
-		return -errno;
-	access &= O_ACCMODE;
-	result = cachet_stat(fd, &st);
-	if (result)
-		return result;
 	if ((seals & ~CACHET_SEALS_ALL) || (flags & ~(CACHET_SEAL_NOWAIT | CACHET_SEAL_POPULATE)) ||
 	    timeout_ms < CACHET_TIMEOUT_DEFAULT)
 		return -EINVAL;
-	if (fstat(fd, &file))
-		return -errno;
-	if (st.plane == CACHET_PLANE_KERNEL && access == O_RDWR && S_ISREG(file.st_mode) &&
-	    !(st.seals & F_SEAL_SEAL) && (seals_added(&st, file.st_mode, seals) & SEALS_NO_WRITER)) {
+	result = needs_handover(fd, seals, &st);
+	if (result < 0)
+		return result;
+	if (result > 0) {
 		result = cachet_handover(fd, &st, seals, flags, timeout_ms);
-		/* EINVAL: the handle is gone. Another thread has just exchanged the descriptor. */
-		if (result != -EINVAL)
-			return result;
-		access = fcntl(fd, F_GETFL) & O_ACCMODE;
-		if (access != O_RDONLY)
+		/*
+		 * Another thread may have exchanged the descriptor while we tried: then the handle is
+		 * gone (EINVAL), or what that thread still has open looks like a duplicate (EBUSY).
+		 */
+		if ((result != -EINVAL && result != -EBUSY) ||
+		    (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY)
 			return result;
 	}
 	result = cachet_ioctl_seals(fd, seals, flags, timeout_ms, 0);
-	if (result == -EPERM && access == O_RDONLY && S_ISREG(file.st_mode) &&
-	    !(st.seals & F_SEAL_SEAL))
+	if (result == -EPERM && may_be_writer(fd))
 		result = add_seals_as_writer(fd, seals, flags, timeout_ms);
 	return result;
 }

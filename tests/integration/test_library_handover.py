@@ -610,7 +610,7 @@ def test_threads_use_the_descriptor(t):
 def test_two_threads_seal(t):
     """The same descriptor at the same time: both get what they asked for."""
     library = Library(t)
-    for _ in range(20):
+    for _ in range(100):
         path, fd = make(t)
         results = []
         gate = threading.Barrier(2)
