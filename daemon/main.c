@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "fsop/libfuse.h"
 #include "session/session.h"
 
 #define EXIT_USAGE 2
@@ -20,7 +21,8 @@ static int run(struct options *options, int argc, char **argv)
 		return EXIT_SUCCESS;
 	}
 	if (options->version) {
-		puts("cachetd " CACHET_VERSION);
+		printf("cachetd " CACHET_VERSION "\nlibfuse %s, %s FUSE over io_uring\n",
+		       fuse_pkgversion(), LIBFUSE_CAP_OVER_IO_URING ? "with" : "without");
 		return EXIT_SUCCESS;
 	}
 	log_setup(options->debug);
