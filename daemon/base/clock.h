@@ -30,13 +30,13 @@ static inline int64_t clock_now_ms(void)
 /**
  * clock_file_time() - the time that a change of a file is stamped with
  *
- * The coarse clock is the one that the kernel stamps files with.
+ * Fine, so that two changes that somebody looked at in between never have the same time.
  * Context: any.
  */
 static inline struct timespec clock_file_time(void)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	clock_gettime(CLOCK_REALTIME, &now);
 	return now;
 }

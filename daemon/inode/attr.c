@@ -14,6 +14,7 @@
 #include "inode/directory.h"
 
 #define RELATIME_SECONDS (24 * 60 * 60)
+#define TICK_NS_MAX INT64_C(10000000)
 
 static bool time_before(const struct timespec *a, const struct timespec *b)
 {
@@ -25,15 +26,32 @@ static bool time_equal(const struct timespec *a, const struct timespec *b)
 	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
+/*
+ * The memory's clock may be up to a tick behind ours: then a write that came after our last change
+ * would bear an earlier time than that.
+ */
+static struct timespec time_after_tick(const struct timespec *time, const struct timespec *last)
+{
+	struct timespec after = *last;
+	int64_t behind = (last->tv_sec - time->tv_sec) * INT64_C(1000000000) +
+			 (last->tv_nsec - time->tv_nsec);
+
+	if (behind < 0 || behind > TICK_NS_MAX)
+		return *time;
+	if (++after.tv_nsec == 1000000000)
+		after = (struct timespec){ .tv_sec = after.tv_sec + 1 };
+	return after;
+}
+
 static void attr_take_memory_mtime_locked(struct inode *inode, const struct timespec *mtime)
 {
 	if (time_equal(mtime, &inode->memory_mtime) || !mtime->tv_sec)
 		return;
 	inode->memory_mtime = *mtime;
-	inode->mtime = *mtime;
+	inode->mtime = time_after_tick(mtime, &inode->ctime);
 	atomic_store_explicit(&inode->atime_until, 0, memory_order_relaxed);
-	if (time_before(&inode->ctime, mtime))
-		inode->ctime = *mtime;
+	if (time_before(&inode->ctime, &inode->mtime))
+		inode->ctime = inode->mtime;
 }
 
 void attr_sync_memory_locked(struct inode *inode, bool baseline)
@@ -122,18 +140,21 @@ void attr_accessed(struct inode *inode)
 			      memory_order_relaxed);
 }
 
-/* setgid without group execution is not a privilege: it once asked for mandatory locking. */
-static mode_t mode_without_privilege(mode_t mode)
+/*
+ * setgid without group execution is not a privilege, it once asked for mandatory locking: it stays
+ * unless a stranger to the group writes.
+ */
+mode_t attr_mode_without(mode_t mode, unsigned kill)
 {
-	mode &= ~S_ISUID;
-	return mode & S_IXGRP ? mode & ~S_ISGID : mode;
+	if (kill & ATTR_KILL_PRIV)
+		mode &= mode & S_IXGRP ? ~(S_ISUID | S_ISGID) : ~S_ISUID;
+	return kill & ATTR_KILL_SGID ? mode & ~S_ISGID : mode;
 }
 
-void attr_written(struct inode *inode, bool kill_priv)
+void attr_written(struct inode *inode, unsigned kill)
 {
 	scoped_mutex(&inode->lock);
-	if (kill_priv)
-		inode->mode = mode_without_privilege(inode->mode);
+	inode->mode = attr_mode_without(inode->mode, kill);
 	attr_touch_locked(inode);
 }
 
@@ -143,15 +164,10 @@ static mode_t attr_new_mode(const struct inode *inode, unsigned what, const stru
 
 	if (what & ATTR_MODE)
 		mode = (mode & S_IFMT) | (new->st_mode & 07777);
-	if (what & ATTR_KILL_SUID)
-		mode &= ~S_ISUID;
-	if (what & ATTR_KILL_SGID)
-		mode = mode & S_IXGRP ? mode & ~S_ISGID : mode;
-	if (what & ATTR_KILL_PRIV)
-		mode = mode_without_privilege(mode);
+	mode = attr_mode_without(mode, what);
 	/* A new owner must not be impersonated by what the old one made. */
 	if ((what & (ATTR_UID | ATTR_GID)) && !(what & ATTR_MODE) && !S_ISDIR(mode))
-		mode = mode_without_privilege(mode);
+		mode = attr_mode_without(mode, ATTR_KILL_PRIV);
 	return mode;
 }
 
@@ -168,18 +184,17 @@ int attr_change(struct inode *inode, unsigned what, const struct stat *new)
 		if (refused)
 			return refused;
 		if (what & ATTR_SIZE) {
-			uint64_t old_size = mapping_size(&inode->mapping);
 			int result = new->st_size < 0 ? -EINVAL
 						      : mapping_truncate(&inode->mapping, new->st_size);
 
 			if (result)
 				return result;
 			sealing_wake_locked(&inode->sealing); /* pins may have been cut off */
-			/* As in Linux, ftruncate() to the size that is there already changes no time. */
-			if ((uint64_t)new->st_size != old_size)
-				attr_touch_locked(inode);
+			attr_sync_memory_locked(inode, false);
+			attr_touch_locked(inode);
+		} else {
+			attr_sync_memory_locked(inode, false);
 		}
-		attr_sync_memory_locked(inode, false);
 	}
 	inode->mode = mode;
 	if (what & ATTR_UID)

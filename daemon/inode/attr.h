@@ -24,9 +24,8 @@ enum {
 	ATTR_ATIME = 1 << 4,
 	ATTR_MTIME = 1 << 5,
 	ATTR_CTIME = 1 << 6,
-	ATTR_KILL_SUID = 1 << 7,
-	ATTR_KILL_SGID = 1 << 8,
-	ATTR_KILL_PRIV = 1 << 9, /* as a write by somebody without privilege does */
+	ATTR_KILL_PRIV = 1 << 7, /* as a write by somebody without privilege does */
+	ATTR_KILL_SGID = 1 << 8, /* and who is not in the file's group either */
 };
 
 /**
@@ -74,10 +73,17 @@ void attr_accessed(struct inode *inode);
 
 /**
  * attr_written() - the daemon has written contents
- * @kill_priv: the writer is not privileged: setuid and setgid go
+ * @kill: ATTR_KILL_*, or 0 when the writer is privileged
  * Context: takes the inode's lock.
  */
-void attr_written(struct inode *inode, bool kill_priv);
+void attr_written(struct inode *inode, unsigned kill);
+
+/**
+ * attr_mode_without() - a mode without the bits that would give its file's privilege away
+ * @kill: ATTR_KILL_*, or 0
+ * Return: the new mode.
+ */
+mode_t attr_mode_without(mode_t mode, unsigned kill);
 
 /**
  * attr_sync_memory_locked() - take over the memory's time of change
