@@ -4,18 +4,18 @@
  *
  * For a few ranges at a time, with the invalidate lock held exclusively:
  *
- *	1. look: all pages there, none pinned, none referenced by anybody but the tree. Cheap, and most
+ *	1. look: all pages there, none pinned, none referenced by anybody but the tree. Cheap; most
  *	   ranges that cannot be collapsed are found here, before the memory is touched.
- *	2. let the kernel copy the pages into huge ones. It does the same for its own references, and
- *	   gives up as we do when it meets one that it cannot explain. It begins each call by waiting
- *	   for all CPUs, which costs more than copying 2 MiB does; hence a few ranges at a time. When a
- *	   call fails for one of them, they are tried one by one; those that are huge already cost
- *	   nothing.
- *	3. freeze every folio of the range: exchange the one reference that the tree has for none, which
- *	   fails if anybody has got another since. On failure thaw those that were frozen; nothing has
- *	   happened to the tree then.
- *	4. put one folio in the place of all. Lookups find an old one, which they cannot get a reference
- *	   to and so look again, or the new one; never a hole.
+ *	2. let the kernel copy the pages into huge ones. It does the same for its own references,
+ *	   and gives up as we do when it meets one that it cannot explain. It begins each call by
+ *	   waiting for all CPUs, which costs more than copying 2 MiB does; hence a few ranges at a
+ *	   time. When a call fails for one of them, they are tried one by one; those that are huge
+ *	   already cost nothing.
+ *	3. freeze every folio of the range: exchange the one reference that the tree has for none,
+ *	   which fails if anybody has got another since. On failure thaw those that were frozen;
+ *	   nothing has happened to the tree then.
+ *	4. put one folio in the place of all. Lookups find an old one, which they cannot get a
+ *	   reference to and so look again, or the new one; never a hole.
  *	5. retire the old ones; they and the tree's nodes are freed after a grace period.
  *
  * The bytes do not change in any step, so readers, who take no lock, need not know.
@@ -38,10 +38,10 @@ enum collapse_state {
 
 struct collapse_range {
 	enum collapse_state state;
-	struct folio *huge; /* to be put in the place of the small ones; NULL: there is one already */
+	struct folio *huge; /* to take the place of the small ones; NULL: there is one already */
 };
 
-/* All pages there, in folios that only the tree refers to and that do not reach out of the range? */
+/* All pages there, in folios that only the tree refers to and that lie in the range whole? */
 static bool collapse_is_possible_locked(struct mapping *mapping, uint64_t first)
 {
 	uint64_t index = first, last = first + PAGES_HUGE - 1;
@@ -57,7 +57,7 @@ static bool collapse_is_possible_locked(struct mapping *mapping, uint64_t first)
 	return true;
 }
 
-/* Returns how many folios of the range are in @frozen, or 0 when one of them could not be frozen. */
+/* Returns how many folios are in @frozen, or 0 when one of the range could not be frozen. */
 static unsigned collapse_freeze_locked(struct mapping *mapping, uint64_t first,
 				       struct folio *frozen[static PAGES_HUGE])
 {

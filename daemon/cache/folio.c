@@ -23,13 +23,13 @@
  * FOLIO_PIN_BIAS references; a large folio is rare enough to afford a count of its own beside the
  * references. Pins are counted in pages.
  *
- * A count of 0 is a door that is closed: folio_try_get() does not open it again. That is what makes a
- * lookup without locks safe: it finds a pointer under RCU, which keeps the memory in place, tries to
- * get a reference, and then looks whether the folio is still where it was found. It is also how
+ * A count of 0 is a door that is closed: folio_try_get() does not open it again. That is what makes
+ * a lookup without locks safe: it finds a pointer under RCU, which keeps the memory in place, tries
+ * to get a reference, and then looks whether the folio is still where it was found. It is also how
  * collapse gets a folio to itself: it exchanges exactly the references that it can explain for 0.
  *
- * Pins are refused at FOLIO_REFS_MAX, half of what the counter holds. The other half is left to plain
- * references, each of which is a word in somebody's memory: it cannot be used up.
+ * Pins are refused at FOLIO_REFS_MAX, half of what the counter holds. The other half is left to
+ * plain references, each of which is a word in somebody's memory: it cannot be used up.
  */
 #include "cache/folio.h"
 
@@ -50,9 +50,9 @@ static atomic_uint_least64_t pins_released;
 #else
 static void folio_bug(struct folio *folio, const char *text)
 {
-	fprintf(stderr, "folio %p: %s (references %u, pins %u, order %u, flags %#x)\n", (void *)folio,
-		text, atomic_load(&folio->refcount), atomic_load(&folio->pincount), folio->order,
-		atomic_load(&folio->flags));
+	fprintf(stderr, "folio %p: %s (references %u, pins %u, order %u, flags %#x)\n",
+		(void *)folio, text, atomic_load(&folio->refcount), atomic_load(&folio->pincount),
+		folio->order, atomic_load(&folio->flags));
 	abort();
 }
 #endif
@@ -177,9 +177,9 @@ void folio_transition(struct folio *folio, enum folio_state from, enum folio_sta
 			folio_bug(folio, "step between states that does not exist");
 			return;
 		}
-	} while (!atomic_compare_exchange_weak_explicit(&folio->flags, &flags,
-							(flags & ~FOLIO_STATE_MASK) | to,
-							memory_order_acq_rel, memory_order_relaxed));
+	} while (!atomic_compare_exchange_weak_explicit(
+		&folio->flags, &flags, (flags & ~FOLIO_STATE_MASK) | to, memory_order_acq_rel,
+		memory_order_relaxed));
 }
 
 /* Add @refs unless the count is 0 or would pass @limit. */
@@ -192,9 +192,9 @@ static int folio_add_refs(struct folio *folio, uint64_t refs, unsigned limit)
 			return -EAGAIN;
 		if (count + refs > limit)
 			return -ENOMEM;
-	} while (!atomic_compare_exchange_weak_explicit(&folio->refcount, &count,
-							count + (unsigned)refs, memory_order_acq_rel,
-							memory_order_relaxed));
+	} while (!atomic_compare_exchange_weak_explicit(
+		&folio->refcount, &count, count + (unsigned)refs, memory_order_acq_rel,
+		memory_order_relaxed));
 	return 0;
 }
 
@@ -206,9 +206,9 @@ static bool folio_sub_refs(struct folio *folio, uint64_t refs)
 	do {
 		if (count < refs)
 			return false;
-	} while (!atomic_compare_exchange_weak_explicit(&folio->refcount, &count,
-							count - (unsigned)refs, memory_order_acq_rel,
-							memory_order_relaxed));
+	} while (!atomic_compare_exchange_weak_explicit(
+		&folio->refcount, &count, count - (unsigned)refs, memory_order_acq_rel,
+		memory_order_relaxed));
 	if (count == refs) {
 		if (folio_state(folio) != FOLIO_DETACHED && folio_state(folio) != FOLIO_NEW)
 			folio_bug(folio, "the last reference went while it is in a tree");

@@ -36,7 +36,7 @@ enum folio_state {
 
 /* Bits of struct folio.flags; the two lowest are the enum folio_state. */
 #define FOLIO_STATE_MASK 3u
-#define FOLIO_DIRTY	(1u << 2) /* as the mark DIRTY, so that an overwrite need not lock the tree */
+#define FOLIO_DIRTY	(1u << 2) /* as the mark: an overwrite need not lock the tree */
 #define FOLIO_ALLOCATED (1u << 3) /* allocated unwritten: the memory has pages where it says hole */
 #define FOLIO_HUGE	(1u << 4) /* the memory below is one huge page */
 #define FOLIO_RAGGED	(1u << 5) /* cut while pinned: the memory may lack some of its pages */
@@ -147,8 +147,8 @@ void folio_put(struct folio *folio, const char *who);
  * A pin keeps the folio as a reference does. It is seen by truncation and collapse for certain only
  * if the folio is found to be CACHED under the tree's lock after it was pinned.
  * Context: any; lock-free, never sleeps.
- * Return: 0; -ENOMEM when the count would overflow; -EAGAIN when the folio is frozen or being freed.
- * Nothing changed on error.
+ * Return: 0; -ENOMEM when the count would overflow; -EAGAIN when the folio is frozen or being
+ * freed. Nothing changed on error.
  */
 int folio_try_pin(struct folio *folio, unsigned pages);
 

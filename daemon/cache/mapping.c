@@ -4,15 +4,16 @@
  *
  * Locks, in the order in which they are taken:
  *
- *	invalidate  shared: bytes move, folios are added. Exclusive: folios go away or are exchanged,
- *	            the end of the file moves. Reads take neither.
+ *	invalidate  shared: bytes move, folios are added. Exclusive: folios go away or are
+ *	            exchanged, the end of the file moves. Reads take neither.
  *	pin_lock    waiting for pins, and waking who waits.
  *	folios.lock the tree and the states of the folios in it.
  *
  * The invalidate lock prefers those who want it exclusively. Many parallel writers inside the file
- * hold it shared nearly all the time; truncation would never get it otherwise. The reverse, a stream
- * of exclusive holders that starves the shared ones, does not arise: the kernel sends one extending
- * write or truncation of a file at a time. The price is that no thread may take it shared twice.
+ * hold it shared nearly all the time; truncation would never get it otherwise. The reverse, a
+ * stream of exclusive holders that starves the shared ones, does not arise: the kernel sends one
+ * extending write or truncation of a file at a time. The price is that no thread may take it shared
+ * twice.
  */
 #include "cache/mapping.h"
 

@@ -98,7 +98,8 @@ uint64_t mapping_size(struct mapping *mapping);
  * @mtime: out: when the memory was last changed behind our back; tv_sec 0 when it never was
  * Context: any.
  */
-void mapping_stat(struct mapping *mapping, uint64_t *size, uint64_t *blocks, struct timespec *mtime);
+void mapping_stat(struct mapping *mapping, uint64_t *size, uint64_t *blocks,
+		  struct timespec *mtime);
 
 /**
  * mapping_read_begin() - where to read a range from
@@ -132,7 +133,7 @@ struct mapping_write {
 	/* private */
 	bool exclusive;
 	uint64_t old_size;
-	struct folio *folio; /* the only folio of the range, if it was there; stays while the lock is held */
+	struct folio *folio; /* the only one of the range, if it was there; stays meanwhile */
 };
 
 /**
@@ -170,8 +171,8 @@ ssize_t mapping_write(struct mapping *mapping, const void *buffer, size_t length
 /**
  * mapping_truncate() - set the size
  *
- * A pinned folio that is cut off lives on for its pins. A large pinned folio that the new end divides
- * stays whole, and counted.
+ * A pinned folio that is cut off lives on for its pins. A large pinned folio that the new end
+ * divides stays whole, and counted.
  * Context: may sleep.
  * Return: 0; -EPERM (SHRINK, GROW); -EFBIG; -ENOMEM. Nothing changed on error.
  */
@@ -233,8 +234,8 @@ ssize_t mapping_copy_range(struct mapping *from, uint64_t from_offset, struct ma
  * @offset: bytes
  * @length: bytes
  *
- * Does nothing unless the mapping is shared: nobody else makes pages then. Pages that were allocated
- * by us and never written stay known.
+ * Does nothing unless the mapping is shared: nobody else makes pages then. Pages that were
+ * allocated by us and never written stay known.
  * Context: may sleep; takes the invalidate lock.
  * Return: 0, -ENOMEM.
  */
@@ -272,7 +273,8 @@ void mapping_allow_writable(struct mapping *mapping);
  * mapping_add_seals() - ask the memory for seals, and refuse accordingly from then on
  * @seals: F_SEAL_*; EXEC stays with the caller
  *
- * When this returns 0 no write is under way that could still change what is sealed. The caller has denied writers when WRITE is among the seals. All or nothing.
+ * When this returns 0 no write is under way that could still change what is sealed. The caller has
+ * denied writers when WRITE is among the seals. All or nothing.
  * Context: may sleep for about 165 ms when pages have references that nobody explains; no lock is
  * held meanwhile.
  * Return: 0; -EBUSY; -EPERM (sealed against more seals); -EINVAL (EXEC, or no seal at all that is
@@ -304,4 +306,5 @@ int mapping_wait_for_pins(struct mapping *mapping, int64_t deadline_ms);
  * Context: sleeps, takes long; takes the invalidate lock for a few ranges at a time.
  * Return: ranges that are huge now; -EPERM (not write-sealed); -EINVAL (the kernel cannot).
  */
-long mapping_collapse_range(struct mapping *mapping, uint64_t offset, uint64_t length, long *failed);
+long mapping_collapse_range(struct mapping *mapping, uint64_t offset, uint64_t length,
+			    long *failed);

@@ -2,11 +2,12 @@
 /*
  * Folios come into the tree and leave it.
  *
- * What the tree promises about a mapping that is not shared: a page is in a folio if and only if the
- * memory has that page, and the budget was charged for it. Two things bend this, both on the safe
- * side (charged, though not there): a folio is added before its pages are written, and a large pinned
- * folio that a punch cannot divide stays whole. While the invalidate lock is held exclusively no
- * write is under way, and mapping_prune() can tell what never came to be by asking the memory.
+ * What the tree promises about a mapping that is not shared: a page is in a folio if and only if
+ * the memory has that page, and the budget was charged for it. Two things bend this, both on the
+ * safe side (charged, though not there): a folio is added before its pages are written, and a large
+ * pinned folio that a punch cannot divide stays whole. While the invalidate lock is held
+ * exclusively no write is under way, and mapping_prune() can tell what never came to be by asking
+ * the memory.
  */
 #include <errno.h>
 #include <sched.h>
@@ -65,7 +66,7 @@ bool mapping_has_folios(struct mapping *mapping, uint64_t first, uint64_t last,
 	struct folio *folio = NULL;
 	uint64_t index = first;
 
-	/* RCU is for the tree's nodes. The folios cannot leave while the invalidate lock is held. */
+	/* RCU is for the tree's nodes. Folios cannot leave while the invalidate lock is held. */
 	rcu_read_lock();
 	do {
 		folio = xarray_load(&mapping->folios, index);
@@ -328,8 +329,9 @@ void mapping_prune(struct mapping *mapping, uint64_t first, uint64_t last)
 		if (extent != EXTENT_HOLE)
 			continue;
 		/*
-		 * A page that was begun and never filled is not data to the kernel, but it is there.
-		 * Where clients have the memory they may fill the hole just now: leave it to them.
+		 * A page that was begun and never filled is not data to the kernel, but it is
+		 * there. Where clients have the memory they may fill the hole just now: leave it to
+		 * them.
 		 */
 		if (!mapping->shared)
 			memory_punch(&mapping->memory, folio->index << PAGE_SHIFT,

@@ -78,8 +78,8 @@ int mapping_add_folios(struct mapping *mapping, uint64_t first, uint64_t last,
 /**
  * mapping_prune() - forget folios of a range that the memory has no pages for
  *
- * That is what is left when pages were announced by mapping_add_folios() and never came to be. Folios
- * that are flagged ALLOCATED stay.
+ * That is what is left when pages were announced by mapping_add_folios() and never came to be.
+ * Folios that are flagged ALLOCATED stay.
  * Context: exclusive, so that no write is under way. Takes the tree's lock.
  */
 void mapping_prune(struct mapping *mapping, uint64_t first, uint64_t last);
@@ -93,8 +93,8 @@ void mapping_erase_folios(struct mapping *mapping, uint64_t first, uint64_t last
 /**
  * mapping_split_at() - make a page the beginning of a folio
  *
- * A folio that is pinned, or that is in use by a reader of the tree only, is handled as folio.c says:
- * the pinned one stays whole.
+ * A pinned folio stays whole, since which of its pages are pinned cannot be told. One that is only
+ * referenced is replaced by its halves; the references keep the old one, detached.
  * Context: exclusive. Takes the tree's lock.
  * Return: 0, -ENOMEM with contents and accounting unchanged.
  */

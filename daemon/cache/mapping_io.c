@@ -7,8 +7,8 @@
  * reserved and announced as folios, so that running out of budget or of memory for them is known
  * before a byte has moved. Afterwards what was not written after all is taken back.
  *
- * The frequent case, 4 KiB onto a page that exists and is dirty already, costs the lock (shared), one
- * lookup and one look at the folio's flags.
+ * The frequent case, 4 KiB onto a page that exists and is dirty already, costs the lock (shared),
+ * one lookup and one look at the folio's flags.
  */
 #include <errno.h>
 #include <limits.h>
@@ -293,7 +293,8 @@ ssize_t mapping_copy_range(struct mapping *from, uint64_t from_offset, struct ma
 		rc = mapping_write_begin(to, &write, to_offset + (size_t)done, (size_t)n, false);
 		if (rc < 0)
 			return done ? done : rc;
-		n = copy_bytes(fd, from_offset + (size_t)done, write.fd, write.offset, write.length);
+		n = copy_bytes(fd, from_offset + (size_t)done, write.fd, write.offset,
+			       write.length);
 		n = mapping_write_end(to, &write, n);
 		if (n <= 0)
 			return done ? done : n;

@@ -7,13 +7,13 @@
  * tree's lock, after the pin was counted, and cleared, under the same lock, when the count is found
  * to be 0. So a folio without the mark has no pin that was there when the lock was taken.
  *
- * A folio that is cut off loses its mark with its place in the tree, and whoever waits for pins need
- * not wait for it any longer: the holder keeps the old pages, the file gets new ones. Large folios
- * that a pin divides cannot be cut in two; see mapping_split_at().
+ * A folio that is cut off loses its mark with its place in the tree, and whoever waits for pins
+ * need not wait for it any longer: the holder keeps the old pages, the file gets new ones. Large
+ * folios that a pin divides cannot be cut in two; see mapping_split_at().
  *
- * mapping_wait_for_pins() sleeps on a condition. Whoever makes pins fewer (the last unpin of a folio,
- * truncation, a punch) changes the tree first and then signals with the condition's lock held; the
- * waiter looks at the tree with that lock held. So no wake-up is lost.
+ * mapping_wait_for_pins() sleeps on a condition. Whoever makes pins fewer (the last unpin of a
+ * folio, truncation, a punch) changes the tree first and then signals with the condition's lock
+ * held; the waiter looks at the tree with that lock held. So no wake-up is lost.
  */
 #include "cache/mapping_pins.h"
 
@@ -202,8 +202,8 @@ int mapping_wait_for_pins(struct mapping *mapping, int64_t deadline_ms)
 
 	scoped_mutex(&mapping->pin_lock);
 	while (mapping_may_be_pinned(mapping)) {
-		int rc = deadline_ms < 0 ? pthread_cond_wait(&mapping->pin_gone, &mapping->pin_lock) :
-					   pthread_cond_timedwait(&mapping->pin_gone,
+		int rc = deadline_ms < 0 ? pthread_cond_wait(&mapping->pin_gone, &mapping->pin_lock)
+					 : pthread_cond_timedwait(&mapping->pin_gone,
 								  &mapping->pin_lock, &deadline);
 
 		if (rc == ETIMEDOUT)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pins of a range, as far as the page cache counts them. That the pages really stay where they are is
- * the pin engine's business.
+ * Pins of a range, as far as the page cache counts them. That the pages really stay where they are
+ * is the pin engine's business.
  */
 #pragma once
 
@@ -18,14 +18,14 @@ struct mapping_pins; /* the pins on the folios of one range */
  * @length: bytes, not 0; the pages that it touches are pinned
  * @pins: out: returns a reference, for mapping_unpin_range()
  *
- * Allocates holes first. Large folios that lie partly in the range are split at its ends if they can
- * be, so that pins keep no more than they must when the file is cut.
+ * Allocates holes first. Large folios that lie partly in the range are split at its ends if they
+ * can be, so that pins keep no more than they must when the file is cut.
  *
- * Seals are the caller's business: it holds mapping_map_writable() across the call, so that no write
- * seal is decided before the pins can be seen.
+ * Seals are the caller's business: it holds mapping_map_writable() across the call, so that no
+ * write seal is decided before the pins can be seen.
  * Context: sleeps; takes the invalidate lock.
- * Return: 0; -EINVAL (a page of the range lies past the end of the file); -ENOSPC, -ENOMEM. On error
- * nothing is pinned.
+ * Return: 0; -EINVAL (a page of the range lies past the end of the file); -ENOSPC, -ENOMEM. On
+ * error nothing is pinned.
  */
 int mapping_pin_range(struct mapping *mapping, uint64_t offset, uint64_t length,
 		      struct mapping_pins **pins);

@@ -2,8 +2,8 @@
 /*
  * Operations that change which pages a file has: truncate, allocate, punch, zero, populate.
  *
- * All of them hold the invalidate lock exclusively, first do what can fail (split large folios at the
- * ends of the range, charge the budget, allocate), then what cannot.
+ * All of them hold the invalidate lock exclusively, first do what can fail (split large folios at
+ * the ends of the range, charge the budget, allocate), then what cannot.
  */
 #include <errno.h>
 #include <string.h>
@@ -196,7 +196,7 @@ static int mapping_populate_some(struct mapping *mapping, uint64_t *page, uint64
 		*page = UINT64_MAX;
 		return 0;
 	}
-	/* However much of a shared file was written: one question tells, and the tree learns of it. */
+	/* However much of a shared file was written: one question tells. */
 	if (mapping->shared)
 		hole = memory_seek(&mapping->memory, *page << PAGE_SHIFT, SEEK_HOLE);
 	if (hole > 0 && page_after((uint64_t)hole) > *page) {

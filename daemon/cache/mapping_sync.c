@@ -3,8 +3,8 @@
  * Clients of an io=kernel mount write the memory of a file without us. When the tree must be right,
  * for pins and collapse, it is compared with the memory: data becomes folios, holes lose them.
  *
- * Clients go on meanwhile. What is found was true at some moment since the call; who needs more (the
- * write seal) has denied writers before.
+ * Clients go on meanwhile. What is found was true at some moment since the call; who needs more
+ * (the write seal) has denied writers before.
  */
 #include <errno.h>
 #include <unistd.h>

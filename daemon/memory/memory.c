@@ -220,13 +220,15 @@ int memory_collapse(struct memory *memory, uint64_t offset, uint64_t length)
 
 	/* Address space for an aligned window of that length, wherever the kernel has some. */
 	size_t span = length + COLLAPSE_BYTES;
-	void *space = mmap(NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *space =
+		mmap(NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (space == MAP_FAILED)
 		return -errno;
 	void *window = (void *)(((uintptr_t)space + COLLAPSE_BYTES - 1) & ~(COLLAPSE_BYTES - 1));
 
-	if (mmap(window, length, PROT_READ, MAP_SHARED | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED)
+	if (mmap(window, length, PROT_READ, MAP_SHARED | MAP_FIXED, fd, (off_t)offset) ==
+	    MAP_FAILED)
 		rc = -errno;
 	/* EAGAIN is often a page that another CPU has not yet put where the kernel looks for it. */
 	for (int i = 0; rc == 0 && madvise(window, length, MADV_COLLAPSE) < 0; i++)

@@ -42,8 +42,8 @@ int memory_require(struct memory *memory);
 /**
  * memory_require_readonly() - a read-only descriptor of the same memory
  * Context: may sleep; thread-safe.
- * Return: a descriptor that stays the memory's own, as memory_require(), or -ENOENT where there is no
- * /proc.
+ * Return: a descriptor that stays the memory's own, as memory_require(), or -ENOENT where there is
+ * no /proc.
  */
 int memory_require_readonly(struct memory *memory);
 
@@ -79,8 +79,8 @@ int memory_resize(struct memory *memory, uint64_t size);
  * memory_allocate() - allocate the holes of a range; does not change the size
  *
  * The kernel's own memfds have no limit: a length that can never be satisfied is refused before the
- * machine runs out of memory over it. Pages that were allocated and never written count as holes for
- * memory_seek().
+ * machine runs out of memory over it. Pages that were allocated and never written count as holes
+ * for memory_seek().
  * Context: sleeps.
  * Return: 0, -ENOSPC, -ENOMEM, -EPERM (past the end of a file sealed against growing).
  */

@@ -6,8 +6,8 @@
  *	bench_touch MOUNT [TMPFS [MIB]]
  *
  * Each round maps both files afresh, one after the other, reads one byte of every page and unmaps.
- * Printed are medians of all rounds, in nanoseconds for each page of 4 KiB. With --json they come as
- * one JSON object.
+ * Printed are medians of all rounds, in nanoseconds for each page of 4 KiB. With --json they come
+ * as one JSON object.
  */
 #include <cachet/ioctl.h>
 

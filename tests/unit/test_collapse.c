@@ -27,7 +27,8 @@ static void file_fill_small(struct file *file, uint64_t pages)
 		char data[PAGE];
 
 		memset(data, (int)(i % 251 + 1), PAGE);
-		g_assert_cmpint(mapping_write(&file->mapping, data, PAGE, i * PAGE), ==, (ssize_t)PAGE);
+		g_assert_cmpint(mapping_write(&file->mapping, data, PAGE, i * PAGE), ==,
+				(ssize_t)PAGE);
 	}
 	if (!file->mapping.shared)
 		g_assert_cmpuint(file_order_at(file, 0), ==, 0);
@@ -179,13 +180,15 @@ static void test_holes(void)
 		file_fill_small(&file, 2 * 512);
 		g_assert_cmpint(mapping_punch(&file.mapping, 5 * PAGE, PAGE), ==, 0);
 		g_assert_cmpint(mapping_add_seals(&file.mapping, F_SEAL_WRITE), ==, 0);
-		g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, &failed), ==, 1);
+		g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, &failed), ==,
+				1);
 		g_assert_cmpint(failed, ==, 1);
 		/* A hole stays a hole. */
 		g_assert_cmpuint(atomic_load(&file.mapping.nr_pages), ==, 1023);
 		file_check(&file);
 		g_assert_cmpint(mapping_populate(&file.mapping, 0, UINT64_MAX), ==, 0);
-		g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, &failed), ==, 2);
+		g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, &failed), ==,
+				2);
 		file_expect(&file, 5 * PAGE, PAGE, 0);
 		file_expect(&file, 6 * PAGE, PAGE, 7);
 		file_check(&file);

@@ -409,7 +409,8 @@ static void test_wait(void)
 		g_assert_cmpint(mapping_wait_for_pins(&file.mapping, begin + 10), ==, -EBUSY);
 		g_assert_cmpint(clock_now_ms() - begin, >=, 10);
 		g_assert_cmpint(pthread_create(&thread, NULL, unpin_later, &u), ==, 0);
-		g_assert_cmpint(mapping_wait_for_pins(&file.mapping, how ? -1 : begin + 30000), ==, 0);
+		g_assert_cmpint(mapping_wait_for_pins(&file.mapping, how ? -1 : begin + 30000), ==,
+				0);
 		g_assert_cmpint(clock_now_ms() - begin, <, 20000);
 		pthread_join(thread, NULL);
 		if (how == BY_TRUNCATE)

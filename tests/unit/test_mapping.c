@@ -159,7 +159,7 @@ static void test_allocate_zero(void)
 	g_assert_cmpint(mapping_allocate(&file.mapping, 0, 100, false), ==, 0);
 	g_assert_cmpuint(mapping_size(&file.mapping), ==, 100);
 	g_assert_cmpuint(atomic_load(&file.budget.used), ==, 5);
-	/* Unwritten pages are holes for SEEK_DATA, and stay charged when a write beside them fails. */
+	/* Unwritten pages are holes for SEEK_DATA, and charged all the same. */
 	g_assert_cmpint(mapping_truncate(&file.mapping, 8 * PAGE), ==, 0);
 	file_check(&file);
 
@@ -260,13 +260,15 @@ static void test_write_undone(void)
 	file_fill(&file, 0, PAGE, 'a');
 
 	/* Nothing copied, past the end. */
-	g_assert_cmpint(mapping_write_begin(&file.mapping, &write, PAGE, 2 * HUGE_BYTES, false), ==, 0);
+	g_assert_cmpint(mapping_write_begin(&file.mapping, &write, PAGE, 2 * HUGE_BYTES, false), ==,
+			0);
 	g_assert_cmpint(mapping_write_end(&file.mapping, &write, -EIO), ==, -EIO);
 	g_assert_cmpuint(mapping_size(&file.mapping), ==, PAGE);
 	file_check(&file);
 
 	/* A part, which ends within a large folio. */
-	g_assert_cmpint(mapping_write_begin(&file.mapping, &write, HUGE_BYTES, HUGE_BYTES, false), ==, 0);
+	g_assert_cmpint(mapping_write_begin(&file.mapping, &write, HUGE_BYTES, HUGE_BYTES, false),
+			==, 0);
 	for (unsigned i = 0; i < 3; i++)
 		g_assert_cmpint(pwrite(write.fd, data, PAGE, (off_t)(HUGE_BYTES + i * PAGE)), ==,
 				(ssize_t)PAGE);
@@ -276,13 +278,15 @@ static void test_write_undone(void)
 	file_check(&file);
 
 	/* Inside the end, into a hole, with the lock held shared. */
-	g_assert_cmpint(mapping_write_begin(&file.mapping, &write, 8 * PAGE, 5 * PAGE, false), ==, 0);
+	g_assert_cmpint(mapping_write_begin(&file.mapping, &write, 8 * PAGE, 5 * PAGE, false), ==,
+			0);
 	g_assert_cmpint(mapping_write_end(&file.mapping, &write, 0), ==, 0);
 	g_assert_cmpuint(atomic_load(&file.budget.used), ==, 4);
 	file_check(&file);
 
 	/* Bytes that arrived before the copy failed are outside of the file again. */
-	g_assert_cmpint(mapping_write_begin(&file.mapping, &write, 4 * HUGE_BYTES, PAGE, false), ==, 0);
+	g_assert_cmpint(mapping_write_begin(&file.mapping, &write, 4 * HUGE_BYTES, PAGE, false), ==,
+			0);
 	g_assert_cmpint(pwrite(write.fd, data, PAGE, 4 * HUGE_BYTES), ==, (ssize_t)PAGE);
 	g_assert_cmpint(mapping_write_end(&file.mapping, &write, -EIO), ==, -EIO);
 	g_assert_cmpuint(mapping_size(&file.mapping), ==, HUGE_BYTES + 3 * PAGE);
@@ -313,15 +317,19 @@ static void test_copy_range(void)
 	file_check(&to);
 	/* From a hole that has no pages at all. */
 	g_assert_cmpint(mapping_truncate(&from.mapping, 100 * PAGE), ==, 0);
-	g_assert_cmpint(mapping_copy_range(&from.mapping, 50 * PAGE, &to.mapping, 100, PAGE), ==, PAGE);
+	g_assert_cmpint(mapping_copy_range(&from.mapping, 50 * PAGE, &to.mapping, 100, PAGE), ==,
+			PAGE);
 	file_expect(&to, 100, PAGE, 0);
 	file_check(&to);
 	/* Within one file. */
-	g_assert_cmpint(mapping_copy_range(&from.mapping, 0, &from.mapping, PAGE - 1, PAGE), ==, -EINVAL);
-	g_assert_cmpint(mapping_copy_range(&from.mapping, 0, &from.mapping, 5 * PAGE, PAGE), ==, PAGE);
+	g_assert_cmpint(mapping_copy_range(&from.mapping, 0, &from.mapping, PAGE - 1, PAGE), ==,
+			-EINVAL);
+	g_assert_cmpint(mapping_copy_range(&from.mapping, 0, &from.mapping, 5 * PAGE, PAGE), ==,
+			PAGE);
 	file_expect(&from, 5 * PAGE, PAGE, 'c');
 	g_assert_cmpint(mapping_copy_range(&from.mapping, UINT64_MAX, &to.mapping, 0, PAGE), ==, 0);
-	g_assert_cmpint(mapping_copy_range(&from.mapping, 0, &to.mapping, UINT64_MAX, PAGE), ==, -EFBIG);
+	g_assert_cmpint(mapping_copy_range(&from.mapping, 0, &to.mapping, UINT64_MAX, PAGE), ==,
+			-EFBIG);
 	g_assert_cmpint(mapping_copy_range(&from.mapping, 0, &to.mapping, 0, 0), ==, 0);
 	file_check(&from);
 	file_close(&from);
@@ -334,7 +342,8 @@ static void test_seals(void)
 	for (unsigned bits = 0; bits < 32; bits++) {
 		unsigned seals = (bits & 1 ? F_SEAL_SHRINK : 0) | (bits & 2 ? F_SEAL_GROW : 0) |
 				 (bits & 4 ? F_SEAL_WRITE : 0) |
-				 (bits & 8 ? F_SEAL_FUTURE_WRITE : 0) | (bits & 16 ? F_SEAL_SEAL : 0);
+				 (bits & 8 ? F_SEAL_FUTURE_WRITE : 0) |
+				 (bits & 16 ? F_SEAL_SEAL : 0);
 		bool no_shrink = bits & 1, no_grow = bits & 2, no_write = bits & 12;
 
 		for (unsigned shared = 0; shared < 2; shared++) {
@@ -397,7 +406,7 @@ static void test_seals_odd(void)
 	file_close(&file);
 }
 
-/* The memory refuses a little earlier than the mapping does: the write must vanish without trace. */
+/* The memory refuses a little earlier than the mapping does: the write vanishes without trace. */
 static void test_seal_meets_write(void)
 {
 	struct file file;

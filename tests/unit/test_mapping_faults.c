@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One story of a file, told again and again, each time with another allocation that fails. The step
- * that meets the failure says -ENOMEM and has changed nothing; told a second time it succeeds. At the
- * end nothing is left.
+ * that meets the failure says -ENOMEM and has changed nothing; told a second time it succeeds. At
+ * the end nothing is left.
  */
 #include "mapping_fixture.h"
 
@@ -34,7 +34,8 @@ static int step_write_hole(struct story *s)
 
 static int step_overwrite(struct story *s)
 {
-	return (int)mapping_write(&s->file.mapping, page + 1, 20 * PAGE, HUGE_BYTES - 5 * PAGE + 10);
+	return (int)mapping_write(&s->file.mapping, page + 1, 20 * PAGE,
+				  HUGE_BYTES - 5 * PAGE + 10);
 }
 
 static int step_extend(struct story *s)

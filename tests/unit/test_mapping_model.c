@@ -178,7 +178,8 @@ static void op_punch(struct model *m)
 	roll_range(&offset, &length);
 	g_assert_cmpint(mapping_punch(&m->file.mapping, offset, length), ==, 0);
 	memset(m->data + offset, 0, length);
-	for (uint64_t page = (offset + PAGE - 1) / PAGE; (page + 1) * PAGE <= offset + length; page++)
+	for (uint64_t page = (offset + PAGE - 1) / PAGE; (page + 1) * PAGE <= offset + length;
+	     page++)
 		model_set(m, page, false);
 }
 
@@ -228,17 +229,20 @@ static void op_copy(struct model *m)
 		length = MODEL_BYTES - to;
 	room = from >= m->size ? 0 : length < m->size - from ? length : m->size - from;
 	if (from < to + room && to < from + room) {
-		g_assert_cmpint(mapping_copy_range(&m->file.mapping, from, &m->file.mapping, to, length),
-				==, -EINVAL);
+		g_assert_cmpint(
+			mapping_copy_range(&m->file.mapping, from, &m->file.mapping, to, length),
+			==, -EINVAL);
 	} else if (room) {
 		uint64_t cut = model_room(m, to, room);
 
-		g_assert_cmpint(mapping_copy_range(&m->file.mapping, from, &m->file.mapping, to, length),
-				==, cut ? (ssize_t)cut : -ENOSPC);
+		g_assert_cmpint(
+			mapping_copy_range(&m->file.mapping, from, &m->file.mapping, to, length),
+			==, cut ? (ssize_t)cut : -ENOSPC);
 		model_wrote(m, m->data + from, to, cut);
 	} else {
-		g_assert_cmpint(mapping_copy_range(&m->file.mapping, from, &m->file.mapping, to, length),
-				==, 0);
+		g_assert_cmpint(
+			mapping_copy_range(&m->file.mapping, from, &m->file.mapping, to, length),
+			==, 0);
 	}
 }
 
@@ -250,7 +254,8 @@ static void op_read(struct model *m)
 	roll_range(&offset, &length);
 	expected = offset >= m->size ? 0 : length < m->size - offset ? length : m->size - offset;
 	data = g_malloc(length);
-	g_assert_cmpint(mapping_read(&m->file.mapping, data, length, offset), ==, (ssize_t)expected);
+	g_assert_cmpint(mapping_read(&m->file.mapping, data, length, offset), ==,
+			(ssize_t)expected);
 	g_assert_cmpmem(data, expected, m->data + offset, expected);
 	g_free(data);
 }

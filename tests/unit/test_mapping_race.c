@@ -2,9 +2,9 @@
 /*
  * Readers that take no lock, against everything that changes a file below them.
  *
- * Each word of a file says where it belongs. A reader may find it in any version, or zero, or behind
- * the end of the file; it may never find it at another place. What a lookup finds covers the page
- * that was looked up.
+ * Each word of a file says where it belongs. A reader may find it in any version, or zero, or
+ * behind the end of the file; it may never find it at another place. What a lookup finds covers the
+ * page that was looked up.
  *
  * Two seconds; CACHET_TEST_SLOW=1 makes it thirty for each test.
  */
@@ -139,7 +139,8 @@ static void *race_cutter(void *data)
 			break;
 		case 5:
 			/* A write that is broken off takes its pages back, others' stay. */
-			g_assert_cmpint(mapping_write_begin(mapping, &write, offset, bytes, false), ==, 0);
+			g_assert_cmpint(mapping_write_begin(mapping, &write, offset, bytes, false),
+					==, 0);
 			mapping_write_end(mapping, &write, -EIO);
 			break;
 		default:
@@ -177,7 +178,8 @@ static void test_change(void)
 	atomic_store(&race.stop, true);
 	for (size_t i = 0; i < G_N_ELEMENTS(roles); i++)
 		pthread_join(threads[i], NULL);
-	g_test_message("%lu reads, %lu lookups, %lu changes", race.reads, race.lookups, race.changes);
+	g_test_message("%lu reads, %lu lookups, %lu changes", race.reads, race.lookups,
+		       race.changes);
 	g_assert_cmpuint(race.reads, >, 0);
 	g_assert_cmpuint(race.changes, >, 0);
 	g_assert_false(mapping_may_be_pinned(&race.file.mapping));
@@ -248,8 +250,8 @@ static void test_collapse(void)
 	do
 		race_round(&race, dice);
 	while (clock_now_ms() < end);
-	g_test_message("%lu reads, %lu lookups, %lu cuts, %lu ranges found or made huge", race.reads,
-		       race.lookups, race.changes, race.collapsed);
+	g_test_message("%lu reads, %lu lookups, %lu cuts, %lu ranges found or made huge",
+		       race.reads, race.lookups, race.changes, race.collapsed);
 	g_assert_cmpuint(race.reads, >, 0);
 	g_rand_free(dice);
 }
