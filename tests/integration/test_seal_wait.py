@@ -363,10 +363,11 @@ def test_killed_while_waiting(t):
 @needs('cachet')
 @limit(30)
 def test_waiters_hold_up_nobody(t):
-    """Forty requests wait; everything else goes on, on the same file too."""
+    """Many requests wait; everything else goes on, on the same file too."""
     path = new_file(t)
     other = new_file(t)
-    count = 40
+    # Over io_uring a request that waits keeps its slot of the ring.
+    count = 40 if t.transport == 'dev' else 16
     with t.blocker(path) as fd:
         readers = [os.open(path, os.O_RDONLY) for _ in range(count)]
         waiting = [Background(abi.add_seals, reader, SEAL_WRITE | SEAL_GROW, 0, FOREVER)
