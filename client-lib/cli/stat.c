@@ -245,11 +245,15 @@ static void print_prometheus(const struct figures *all, size_t count)
 
 /* --- */
 
-static int figures_read(const struct verb *verb, const char *path, struct figures *figures)
+/* @asked: the user named this mount; one of another user's that was only found is passed over. */
+static int figures_read(const struct verb *verb, const char *path, bool asked,
+			struct figures *figures)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	int result;
 
+	if (fd < 0 && errno == EACCES && !asked)
+		return CLI_DONE;
 	if (fd < 0)
 		return verb_refused(verb, path, -errno, NULL);
 	result = cachet_stat(fd, &figures->st);
@@ -261,7 +265,7 @@ static int figures_read(const struct verb *verb, const char *path, struct figure
 	return CLI_DONE;
 }
 
-static int stat_paths(const struct verb *verb, int style, char **paths, size_t count)
+static int stat_paths(const struct verb *verb, int style, bool asked, char **paths, size_t count)
 {
 	struct figures *all = calloc(count + 1, sizeof(*all));
 	int status = CLI_DONE;
@@ -270,12 +274,12 @@ static int stat_paths(const struct verb *verb, int style, char **paths, size_t c
 	if (!all)
 		return verb_refused(verb, NULL, -ENOMEM, NULL);
 	for (size_t i = 0; i < count; i++) {
-		if (figures_read(verb, paths[i], &all[known]) == CLI_DONE)
-			known++;
-		else
+		if (figures_read(verb, paths[i], asked, &all[known]) != CLI_DONE)
 			status = CLI_REFUSED;
+		else if (all[known].path)
+			known++;
 	}
-	if (known || count == 0) {
+	if (known || status == CLI_DONE) {
 		if (style == OPTION_JSON)
 			print_json(all, known);
 		else if (style == OPTION_PROMETHEUS)
@@ -295,7 +299,7 @@ static int stat_mounts(const struct verb *verb, int style)
 
 	if (status)
 		return verb_refused(verb, "/proc/self/mountinfo", status, NULL);
-	status = stat_paths(verb, style, paths, count);
+	status = stat_paths(verb, style, false, paths, count);
 	if (count == 0)
 		fprintf(stderr, "cachet stat: no cachet mount is here\n");
 	for (size_t i = 0; i < count; i++)
@@ -322,7 +326,7 @@ static int stat_run(const struct verb *verb, int argc, char **argv)
 		verb_usage(verb, "one mount only");
 	if (optind == argc)
 		return stat_mounts(verb, style);
-	return stat_paths(verb, style, argv + optind, 1);
+	return stat_paths(verb, style, true, argv + optind, 1);
 }
 
 const struct verb verb_stat = {
