@@ -8,6 +8,7 @@ struct filesystem *request_filesystem(fuse_req_t req)
 	struct filesystem *fs = fuse_req_userdata(req);
 
 	atomic_fetch_add_explicit(&fs->stats.requests, 1, memory_order_relaxed);
+	filesystem_wait_settled(fs);
 	return fs;
 }
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/rcu.h"
 #include "inode/attr.h"
@@ -75,6 +76,8 @@ int filesystem_start(struct filesystem *fs, const struct filesystem_config *conf
 
 	fs->config = *config;
 	fs->fuse_fd = -1;
+	pthread_mutex_init(&fs->settle_lock, NULL);
+	pthread_cond_init(&fs->settle, NULL);
 	reservation_init(&fs->budget, config->pages);
 	xarray_init(&fs->inodes);
 	xarray_init(&fs->handles);
@@ -93,26 +96,51 @@ int filesystem_start(struct filesystem *fs, const struct filesystem_config *conf
 	return filesystem_make_root(fs);
 }
 
-void filesystem_interrupt(struct filesystem *fs)
+void filesystem_settled(struct filesystem *fs)
+{
+	scoped_mutex(&fs->settle_lock);
+	atomic_store(&fs->settled, true);
+	pthread_cond_broadcast(&fs->settle);
+}
+
+void filesystem_wait_settled(struct filesystem *fs)
+{
+	if (atomic_load_explicit(&fs->settled, memory_order_acquire))
+		return;
+	scoped_mutex(&fs->settle_lock);
+	while (!atomic_load(&fs->settled))
+		pthread_cond_wait(&fs->settle, &fs->settle_lock);
+}
+
+static void filesystem_interrupt_once(struct filesystem *fs)
 {
 	uint64_t index = 0;
 	unsigned order;
 	struct inode *inode;
 
-	for (;;) {
+	for (;; index++) {
 		rcu_read_lock();
 		inode = xarray_find(&fs->inodes, &index, XARRAY_INDEX_MAX, XARRAY_PRESENT, &order);
 		rcu_read_unlock();
 		if (!inode)
-			break;
+			return;
 		inode = inode_lookup(fs, index);
 		if (inode && inode_is_regular(inode))
 			sealing_interrupt_all(&inode->sealing);
 		inode_put(inode);
-		index++;
 	}
-	while (atomic_load(&fs->seals.waiting) || atomic_load(&fs->stats.put_aside))
+}
+
+void filesystem_interrupt(struct filesystem *fs, int timeout_ms)
+{
+	int64_t deadline = clock_now_ms() + timeout_ms;
+
+	while (atomic_load(&fs->seals.waiting) || atomic_load(&fs->stats.put_aside)) {
+		if (timeout_ms >= 0 && clock_now_ms() >= deadline)
+			return;
+		filesystem_interrupt_once(fs);
 		g_usleep(1000);
+	}
 }
 
 static void *table_first(struct xarray *table)

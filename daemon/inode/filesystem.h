@@ -6,6 +6,7 @@
 #pragma once
 
 #include <glib.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -58,6 +59,7 @@ struct filesystem_stats {
  * @plane:    who moves the bytes; settled before the first request is answered
  * @features: CACHET_FEATURE_*
  * @kernel_passthrough, @kernel_io_uring: the kernel's word at INIT; whether it works is tried later
+ * @settled: plane and features are known, see filesystem_settled()
  * @fuse_fd:  borrows the session's descriptor of /dev/fuse, for backing ids; -1 before the mount
  * @device:   st_dev of the mount, 0 while unknown
  * @inodes:   by number
@@ -73,6 +75,9 @@ struct filesystem {
 	unsigned features;
 	bool kernel_passthrough;
 	bool kernel_io_uring;
+	atomic_bool settled;
+	pthread_mutex_t settle_lock;
+	pthread_cond_t settle;
 	int fuse_fd;
 	dev_t device;
 	struct reservation budget;
@@ -100,10 +105,25 @@ struct filesystem {
 int filesystem_start(struct filesystem *fs, const struct filesystem_config *config);
 
 /**
- * filesystem_interrupt() - end all who wait for a seal; replies still go out
- * Context: no new request comes; returns when every request has been answered.
+ * filesystem_settled() - plane and features are known, requests may be answered
+ * Context: once, by whoever answered INIT.
  */
-void filesystem_interrupt(struct filesystem *fs);
+void filesystem_settled(struct filesystem *fs);
+
+/**
+ * filesystem_wait_settled() - wait for filesystem_settled()
+ *
+ * Rings deliver requests as soon as INIT was answered, which is before passthrough can be tried.
+ * Context: may sleep, once in the life of a mount.
+ */
+void filesystem_wait_settled(struct filesystem *fs);
+
+/**
+ * filesystem_interrupt() - end all who wait for a seal, and see every request answered
+ * @timeout_ms: how long to try while new requests come; negative: none come any more
+ * Context: sleeps.
+ */
+void filesystem_interrupt(struct filesystem *fs, int timeout_ms);
 
 /**
  * filesystem_stop() - give everything back

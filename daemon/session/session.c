@@ -8,9 +8,9 @@
  * nobody can see a plane change.
  *
  * Workers run on a thread of their own, under libfuse's loop. The main thread runs GLib's loop, for
- * signals. At the end: the kernel's connection is cut first, so that no new request comes; then those
- * who wait for seals are answered, into the void; then libfuse ends, with its rings; then everything
- * else is given back.
+ * signals. At the end those who wait for seals are answered; the workers end, so that no new request
+ * comes; the mount goes; who has begun to wait meanwhile is answered, into the void; then libfuse ends,
+ * with its rings; then everything else is given back.
  */
 #include "session/session.h"
 
@@ -33,6 +33,9 @@
 #include "session/ops.h"
 
 #define WORKERS_MAX 16
+
+/* How long the end waits for a moment at which nobody waits for a seal. */
+#define END_PATIENCE_MS 200
 
 /*
  * FUSE over io_uring keeps a buffer for each request that is not answered, so that who waits for a
@@ -194,6 +197,7 @@ static void session_log_findings(struct session *session)
 static bool session_mount(struct session *session)
 {
 	g_autoptr(GError) error = NULL;
+	bool chosen;
 
 	session->mountpoint = mountpoint_prepare(session->options->mountpoint, &error);
 	if (!session->mountpoint) {
@@ -218,7 +222,10 @@ static bool session_mount(struct session *session)
 		log_error("%s: the kernel did not agree", session->mountpoint);
 		return false;
 	}
-	return session_choose_plane(session);
+	chosen = session_choose_plane(session);
+	/* Even when it was refused: rings that wait for this could not be ended otherwise. */
+	filesystem_settled(&session->fs);
+	return chosen;
 }
 
 static gboolean session_on_signal(gpointer data)
@@ -250,19 +257,27 @@ static gpointer session_loop(gpointer data)
 	return NULL;
 }
 
-static void session_serve(struct session *session)
+/* Before the mount can be seen, so that whoever sees it may tell the daemon to end. */
+static void session_watch_signals(struct session *session)
 {
 	static const int ends[] = { SIGTERM, SIGINT, SIGHUP };
-	GThread *thread;
 
 	session->loop = g_main_loop_new(NULL, FALSE);
 	for (unsigned i = 0; i < G_N_ELEMENTS(ends); i++)
 		g_unix_signal_add(ends[i], session_on_signal, session);
-	thread = g_thread_new("fuse-loop", session_loop, session);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* EFBIG says the same, and to the one whom it concerns */
+}
+
+static void session_serve(struct session *session)
+{
+	GThread *thread = g_thread_new("fuse-loop", session_loop, session);
+
 	g_main_loop_run(session->loop);
+	/* Whoever waits gets an answer while there still is a way for it. */
+	filesystem_interrupt(&session->fs, END_PATIENCE_MS);
 	fuse_session_exit(session->fuse);
 	g_thread_join(thread);
-	g_main_loop_unref(session->loop);
 }
 
 static void session_end(struct session *session)
@@ -271,7 +286,7 @@ static void session_end(struct session *session)
 	if (session->fuse)
 		fuse_session_unmount(session->fuse);
 	if (session->fs.root)
-		filesystem_interrupt(&session->fs);
+		filesystem_interrupt(&session->fs, -1);
 	notifier_stop(&session->notifier);
 	if (session->fuse)
 		fuse_session_destroy(session->fuse);
@@ -286,7 +301,6 @@ int session_run(const struct options *options)
 	bool mounted;
 
 	session->options = options;
-	signal(SIGPIPE, SIG_IGN);
 	if (!options->foreground) {
 		background = background_fork();
 		if (background < 0) {
@@ -295,6 +309,7 @@ int session_run(const struct options *options)
 			return EXIT_FAILURE;
 		}
 	}
+	session_watch_signals(session);
 	mounted = session_mount(session);
 	if (mounted) {
 		session_log_findings(session);
@@ -306,6 +321,7 @@ int session_run(const struct options *options)
 	session_end(session);
 	if (!mounted)
 		background_ready(background, EXIT_FAILURE);
+	g_main_loop_unref(session->loop);
 	g_free(session);
 	return mounted ? EXIT_SUCCESS : EXIT_FAILURE;
 }
