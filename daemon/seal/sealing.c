@@ -381,6 +381,8 @@ int seal_submit(struct sealing *sealing, struct seal_request *request)
 	}
 	atomic_fetch_add(&engine->waiting, 1);
 	list_add_tail(&sealing->requests, &request->link);
+	/* Once the request is answered, nothing but this keeps the file. */
+	sealing->ops->get(sealing);
 	if (!sealing->running && request_never_sleeps(sealing, request)) {
 		sealing->running = true;
 		sealing_work_locked(sealing);
@@ -388,6 +390,7 @@ int seal_submit(struct sealing *sealing, struct seal_request *request)
 		sealing_kick_locked(sealing);
 	}
 	pthread_mutex_unlock(sealing->lock);
+	sealing->ops->put(sealing);
 	return -EINPROGRESS;
 }
 
