@@ -9,9 +9,10 @@
  * The kernel refuses (with EIO, to the user) a passthrough handle beside a cached one, and one with
  * another backing id than the inode's other handles. The table keeps both apart: the mode depends on
  * the mount and on the write seal alone, a direct handle hinders nobody, and all passthrough handles
- * of an inode share one backing id. That id is made with the first of them and given back after the
- * last. The kernel leaves a mode before it sends RELEASE, so the daemon's count is never below the
- * kernel's; mode, id and count change together under the inode's lock, before the reply.
+ * of an inode share one backing id. That id is made with the first of them and given back when no
+ * handle at all is open: the kernel forgets it only when no direct write is under way either. The
+ * kernel leaves a mode before it sends RELEASE, so the daemon's count is never below the kernel's;
+ * mode, id and count change together under the inode's lock, before the reply.
  *
  * One order is still out of our hands: replies to two opens that are under way at the same time. A
  * direct one that the kernel looks at after a passthrough one would be EIO. Opens of before the seal
@@ -68,11 +69,11 @@ void backing_close(int fuse_fd, int id)
 		ioctl(fuse_fd, BACKING_CLOSE, &id);
 }
 
-/* One more passthrough handle. Return: 0 or a negative errno. */
-static int inode_use_backing_locked(struct inode *inode)
+/* There will be a passthrough handle. Return: 0 or a negative errno. */
+static int inode_need_backing_locked(struct inode *inode)
 {
 	lock_assert_held(&inode->lock);
-	if (!inode->backing_users) {
+	if (!inode->backing) {
 		bool fresh = atomic_load(&inode->mapping.memory.fd) < 0;
 		int fd = mapping_fd(&inode->mapping);
 		int id;
@@ -86,14 +87,13 @@ static int inode_use_backing_locked(struct inode *inode)
 			return id;
 		inode->backing = id;
 	}
-	inode->backing_users++;
 	return 0;
 }
 
-static void inode_unuse_backing_locked(struct inode *inode)
+static void inode_drop_backing_locked(struct inode *inode)
 {
 	lock_assert_held(&inode->lock);
-	if (--inode->backing_users)
+	if (inode->nr_handles || !inode->backing)
 		return;
 	backing_close(inode->fs->fuse_fd, inode->backing);
 	inode->backing = 0;
@@ -207,15 +207,14 @@ static int inode_attach_handle_locked(struct inode *inode, struct handle *handle
 		if (inode->fs->plane == CACHET_PLANE_DAEMON &&
 		    inode_has_unfinished_open_locked(inode, handle->pid))
 			return -EAGAIN;
-		result = inode_use_backing_locked(inode);
+		result = inode_need_backing_locked(inode);
 		if (result)
 			return result;
 	}
 	if (handle->flags & O_TRUNC)
 		result = inode_truncate_at_open_locked(inode, kill);
 	if (result) {
-		if (handle->mode == HANDLE_PASSTHROUGH)
-			inode_unuse_backing_locked(inode);
+		inode_drop_backing_locked(inode);
 		return result;
 	}
 	if (handle->is_writer) {
@@ -273,8 +272,7 @@ void handle_close(struct handle *handle)
 	pthread_mutex_lock(&inode->lock);
 	list_del(&handle->link);
 	inode->nr_handles--;
-	if (handle->mode == HANDLE_PASSTHROUGH)
-		inode_unuse_backing_locked(inode);
+	inode_drop_backing_locked(inode);
 	sealing_abort_locked(&inode->sealing, handle->id);
 	if (handle->is_writer)
 		sealing_remove_writer_locked(&inode->sealing, &handle->writer);

@@ -25,7 +25,7 @@ struct directory;
  * @refs:   names, the kernel's lookups, open handles, and whoever works with it right now
  * @lock:   guards everything below but @mapping, which guards itself
  * @atime_until: second up to which a read need not change @atime; may be read without the lock
- * @backing: passthrough: the kernel's id of the memory, while @backing_users > 0
+ * @backing: passthrough: the kernel's id of the memory; 0: none, as when no handle is open
  * @memory_mtime: the memory's own time of change that is already in @mtime
  * @was_writable: a handle that could map the memory writable has been open
  * @cache_clean: the kernel caches no page of before the write seal
@@ -56,7 +56,6 @@ struct inode {
 			struct sealing sealing;
 			struct list handles;
 			unsigned nr_handles;
-			unsigned backing_users;
 			int backing;
 			struct timespec memory_mtime;
 			bool was_writable;
@@ -72,11 +71,12 @@ struct caller {
 	uid_t uid;
 	gid_t gid;
 	pid_t pid;
+	mode_t umask; /* of requests that make something */
 };
 
 /**
  * inode_new() - a node without a name
- * @mode: type and permissions
+ * @mode: type and permissions, before the umask or a default ACL of @parent
  * @caller: becomes the owner
  * @parent: directory that it will be in; its setgid bit is inherited; NULL for the root
  * @target: of a symbolic link, else NULL
