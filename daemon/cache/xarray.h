@@ -44,6 +44,9 @@ struct xarray_cursor {
 	const struct xarray_node *node; /* where the last entry was found, NULL: nowhere yet */
 	uint64_t base;			/* first index of that node */
 	unsigned long retired;		/* of the tree when the node was met */
+	const uintptr_t *slot, *end;	/* of the node: the slots after that entry */
+	uint64_t index;			/* of *slot */
+	unsigned shift;			/* a slot covers 2^shift indices */
 	bool more;
 };
 #define XARRAY_CURSOR_INIT { .more = true }
@@ -199,6 +202,10 @@ void xarray_clear_mark_locked(struct xarray *xa, uint64_t index, enum xarray_mar
  */
 bool xarray_marked(struct xarray *xa, enum xarray_mark mark);
 
+/* Private to xarray_next(). */
+void *xarray_next_slow(struct xarray *xa, struct xarray_cursor *cursor, uint64_t *index,
+		       uint64_t last, enum xarray_mark mark, unsigned *order);
+
 /**
  * xarray_next() - xarray_find() that remembers where it was
  * @cursor: XARRAY_CURSOR_INIT before the first call
@@ -206,8 +213,24 @@ bool xarray_marked(struct xarray *xa, enum xarray_mark mark);
  * The rest is as for xarray_find(). Between two calls the tree may change in any way, and the lock
  * or the read-side section may be left and entered again.
  */
-void *xarray_next(struct xarray *xa, struct xarray_cursor *cursor, uint64_t *index, uint64_t last,
-		  enum xarray_mark mark, unsigned *order);
+static inline void *xarray_next(struct xarray *xa, struct xarray_cursor *cursor, uint64_t *index,
+				uint64_t last, enum xarray_mark mark, unsigned *order)
+{
+	/* Mostly it is in the next slot, and the node is still in the tree. */
+	if (mark == XARRAY_PRESENT && cursor->slot < cursor->end && cursor->index == *index &&
+	    cursor->retired == __atomic_load_n(&xa->retired, __ATOMIC_ACQUIRE) && *index <= last) {
+		uintptr_t value = __atomic_load_n(cursor->slot, __ATOMIC_ACQUIRE);
+
+		if (value && !(value & (XARRAY_ENTRY_ALIGN - 1))) {
+			cursor->slot++;
+			cursor->index += UINT64_C(1) << cursor->shift;
+			if (order)
+				*order = cursor->shift;
+			return (void *)value;
+		}
+	}
+	return xarray_next_slow(xa, cursor, index, last, mark, order);
+}
 
 /**
  * xarray_for_each() - all entries of a range in ascending order

@@ -132,8 +132,23 @@ static inline void *node_found(const struct xarray_node *node, uintptr_t value, 
 	return slot_entry(value);
 }
 
-void *xarray_next(struct xarray *xa, struct xarray_cursor *cursor, uint64_t *index, uint64_t last,
-		  enum xarray_mark mark, unsigned *order)
+static inline void cursor_set(struct xarray_cursor *cursor, const struct xarray_node *node,
+			      unsigned long retired, uint64_t index, uintptr_t value)
+{
+	unsigned span = slot_span(value);
+	unsigned next = ((node_slot_of(node, index) >> span) + 1) << span;
+
+	cursor->node = node;
+	cursor->base = index & ~node_mask(node);
+	cursor->retired = retired;
+	cursor->slot = &node->slots[next];
+	cursor->end = &node->slots[node_slots(node)];
+	cursor->index = cursor->base + ((uint64_t)next << node->shift);
+	cursor->shift = node->shift;
+}
+
+void *xarray_next_slow(struct xarray *xa, struct xarray_cursor *cursor, uint64_t *index,
+		       uint64_t last, enum xarray_mark mark, unsigned *order)
 {
 	unsigned long retired = __atomic_load_n(&xa->retired, __ATOMIC_ACQUIRE);
 	const struct xarray_node *node = cursor->node;
@@ -157,9 +172,7 @@ restart:
 search:
 	while ((value = node_search(node, &at, mark))) {
 		if (!slot_is_node(value)) {
-			cursor->node = node;
-			cursor->base = at & ~node_mask(node);
-			cursor->retired = retired;
+			cursor_set(cursor, node, retired, at, value);
 			*index = at;
 			return node_found(node, value, index, last, order);
 		}
@@ -181,5 +194,5 @@ void *xarray_find(struct xarray *xa, uint64_t *index, uint64_t last, enum xarray
 {
 	struct xarray_cursor cursor = XARRAY_CURSOR_INIT;
 
-	return xarray_next(xa, &cursor, index, last, mark, order);
+	return xarray_next_slow(xa, &cursor, index, last, mark, order);
 }
