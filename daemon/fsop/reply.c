@@ -16,10 +16,10 @@ struct caller request_caller(fuse_req_t req)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 
-	return (struct caller){ .uid = ctx->uid, .gid = ctx->gid, .pid = ctx->pid };
+	return (struct caller){ .uid = ctx->uid, .gid = ctx->gid, .pid = ctx->pid, .umask = ctx->umask };
 }
 
-static bool request_in_group(fuse_req_t req, gid_t gid)
+bool request_in_group(fuse_req_t req, gid_t gid)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	g_autofree gid_t *groups = NULL;

@@ -27,6 +27,12 @@ struct filesystem *request_filesystem(fuse_req_t req);
 struct caller request_caller(fuse_req_t req);
 
 /**
+ * request_in_group() - is the caller a member of a group, or root?
+ * Context: may read /proc.
+ */
+bool request_in_group(fuse_req_t req, gid_t gid);
+
+/**
  * request_kill() - which set-id bits must a file lose when this caller writes to it?
  * @inode: borrows
  * Context: takes the inode's lock; may read /proc.

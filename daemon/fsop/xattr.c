@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Attributes: user.* is stored; user.cachet.* speaks to the daemon, so that a shell can seal. Whoever
- * may write the file may set user.* attributes: the kernel has checked that before it asks us. It
- * holds the inode's lock meanwhile, so that a seal set this way must not wait for writers.
+ * Attributes: user.*, trusted.* and security.* are stored; ACLs are, and change the mode;
+ * user.cachet.* speaks to the daemon, so that a shell can seal. Whoever may write the file may set
+ * user.* attributes: the kernel has checked that before it asks us. It holds the inode's lock
+ * meanwhile, so that a seal set this way must not wait for writers.
+ *
+ * security.capability is not stored: the kernel asks for it before a write, and that should be cheap.
  */
 #include <cachet/cachet.h>
 #include <errno.h>
@@ -11,16 +14,32 @@
 
 #include "fsop/ops.h"
 #include "fsop/sealing.h"
+#include "inode/acl.h"
 #include "inode/holders.h"
 #include "inode/xattr.h"
 
 #define SEALS_TEXT_MAX 128
 #define USER_PREFIX "user."
+#define TRUSTED_PREFIX "trusted."
+#define SECURITY_PREFIX "security."
+#define CAPABILITY_NAME "security.capability"
 #define XATTR_LINES_MAX 2500 /* more do not fit into a value */
 
 static bool name_begins(const char *name, const char *prefix)
 {
 	return strncmp(name, prefix, strlen(prefix)) == 0;
+}
+
+static bool name_is_stored(const char *name)
+{
+	return name_begins(name, USER_PREFIX) || name_begins(name, TRUSTED_PREFIX) ||
+	       (name_begins(name, SECURITY_PREFIX) && strcmp(name, CAPABILITY_NAME) != 0);
+}
+
+/* Names that are only a prefix. */
+static bool name_is_empty(const char *name)
+{
+	return strcmp(strchr(name, '.'), ".") == 0;
 }
 
 static void answer_setxattr(fuse_req_t req, struct inode *inode, int result)
@@ -62,6 +81,17 @@ static void setxattr_seals(fuse_req_t req, struct inode *inode, const char *valu
 		seal_call_start(req, inode, &call);
 }
 
+static void setxattr_acl(fuse_req_t req, struct inode *inode, const char *name, const char *value,
+			 size_t size)
+{
+	struct stat st;
+	bool stranger;
+
+	attr_get(inode, &st);
+	stranger = (st.st_mode & S_ISGID) && !request_in_group(req, st.st_gid);
+	reply_result(req, acl_set(inode, name, value, size, stranger ? ATTR_KILL_SGID : 0));
+}
+
 void fsop_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
 		   size_t size, int flags)
 {
@@ -69,8 +99,12 @@ void fsop_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char 
 
 	if (!inode)
 		reply_result(req, -ESTALE);
-	else if (!name_begins(name, USER_PREFIX))
+	else if (acl_is_name(name))
+		setxattr_acl(req, inode, name, value, size);
+	else if (!name_is_stored(name))
 		reply_result(req, -EOPNOTSUPP);
+	else if (name_is_empty(name))
+		reply_result(req, -EINVAL);
 	else if (!name_begins(name, CACHET_XATTR_PREFIX))
 		reply_result(req, xattr_set(inode, name, value, size, flags));
 	else if (strcmp(name, CACHET_XATTR_SEALS) != 0)
@@ -137,9 +171,10 @@ void fsop_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size
 
 	if (!inode)
 		reply_result(req, -ESTALE);
-	else if (!name_begins(name, USER_PREFIX))
-		/* ENODATA for security.capability, which the kernel asks before every write. */
-		reply_result(req, name_begins(name, "security.") ? -ENODATA : -EOPNOTSUPP);
+	else if (strcmp(name, CAPABILITY_NAME) == 0)
+		reply_result(req, -ENODATA);
+	else if (!name_is_stored(name) && !acl_is_name(name))
+		reply_result(req, -EOPNOTSUPP);
 	else if (inode_is_regular(inode) && name_begins(name, CACHET_XATTR_PREFIX))
 		getxattr_cachet(req, inode, name, size);
 	else
@@ -156,7 +191,7 @@ void fsop_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		reply_result(req, -ESTALE);
 		return;
 	}
-	reply_sized(req, xattr_list(inode, list, size), list, size);
+	reply_sized(req, xattr_list(inode, fuse_req_ctx(req)->uid == 0, list, size), list, size);
 }
 
 void fsop_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/lock.h"
+#include "inode/acl.h"
 #include "inode/directory.h"
 
 #define RELATIME_SECONDS (24 * 60 * 60)
@@ -197,6 +198,8 @@ int attr_change(struct inode *inode, unsigned what, const struct stat *new)
 		}
 	}
 	inode->mode = mode;
+	if (what & ATTR_MODE)
+		acl_mode_changed_locked(inode);
 	if (what & ATTR_UID)
 		inode->uid = new->st_uid;
 	if (what & ATTR_GID)

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "inode/acl.h"
 #include "inode/attr.h"
 #include "inode/directory.h"
 #include "inode/handle.h"
@@ -148,6 +149,8 @@ int inode_new(struct filesystem *fs, mode_t mode, dev_t rdev, const struct calle
 	inode->gid = inode_inherit(parent, caller->gid, &mode);
 	inode->uid = caller->uid;
 	inode->mode = mode;
+	if (parent && !S_ISLNK(mode))
+		acl_inherit(inode, parent, caller->umask);
 	inode->rdev = rdev;
 	inode->atime = inode->mtime = inode->ctime = clock_file_time();
 	if (S_ISREG(mode))

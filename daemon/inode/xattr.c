@@ -6,6 +6,7 @@
 #include <sys/xattr.h>
 
 #include "base/cleanup.h"
+#include "base/lock.h"
 #include "inode/attr.h"
 
 static size_t xattr_cost(const char *name, size_t size)
@@ -13,18 +14,19 @@ static size_t xattr_cost(const char *name, size_t size)
 	return strlen(name) + 1 + size;
 }
 
-static GBytes *xattr_find_locked(struct inode *inode, const char *name)
+GBytes *xattr_find_locked(struct inode *inode, const char *name)
 {
+	lock_assert_held(&inode->lock);
 	return inode->xattrs ? g_hash_table_lookup(inode->xattrs, name) : NULL;
 }
 
-int xattr_set(struct inode *inode, const char *name, const void *value, size_t size, int flags)
+int xattr_set_locked(struct inode *inode, const char *name, const void *value, size_t size,
+		     int flags)
 {
 	if (size > XATTR_VALUE_MAX)
 		return -E2BIG;
 	if (strlen(name) > XATTR_NAME_MAX)
 		return -ERANGE;
-	scoped_mutex(&inode->lock);
 	GBytes *old = xattr_find_locked(inode, name);
 	size_t bytes = inode->xattr_bytes + xattr_cost(name, size);
 
@@ -41,8 +43,17 @@ int xattr_set(struct inode *inode, const char *name, const void *value, size_t s
 						      (GDestroyNotify)g_bytes_unref);
 	g_hash_table_replace(inode->xattrs, g_strdup(name), g_bytes_new(value, size));
 	inode->xattr_bytes = bytes;
-	attr_touch_ctime_locked(inode);
 	return 0;
+}
+
+int xattr_set(struct inode *inode, const char *name, const void *value, size_t size, int flags)
+{
+	scoped_mutex(&inode->lock);
+	int result = xattr_set_locked(inode, name, value, size, flags);
+
+	if (result == 0)
+		attr_touch_ctime_locked(inode);
+	return result;
 }
 
 ssize_t xattr_get(struct inode *inode, const char *name, void *value, size_t size)
@@ -65,7 +76,7 @@ ssize_t xattr_get(struct inode *inode, const char *name, void *value, size_t siz
 	return bytes;
 }
 
-ssize_t xattr_list(struct inode *inode, char *list, size_t size)
+ssize_t xattr_list(struct inode *inode, bool trusted, char *list, size_t size)
 {
 	GHashTableIter iter;
 	gpointer name;
@@ -78,6 +89,8 @@ ssize_t xattr_list(struct inode *inode, char *list, size_t size)
 	while (g_hash_table_iter_next(&iter, &name, NULL)) {
 		size_t bytes = strlen(name) + 1;
 
+		if (!trusted && g_str_has_prefix(name, "trusted."))
+			continue;
 		if (size && used + bytes > size)
 			return -ERANGE;
 		if (size)
@@ -87,15 +100,23 @@ ssize_t xattr_list(struct inode *inode, char *list, size_t size)
 	return used;
 }
 
-int xattr_remove(struct inode *inode, const char *name)
+int xattr_remove_locked(struct inode *inode, const char *name)
 {
-	scoped_mutex(&inode->lock);
 	GBytes *old = xattr_find_locked(inode, name);
 
 	if (!old)
 		return -ENODATA;
 	inode->xattr_bytes -= xattr_cost(name, g_bytes_get_size(old));
 	g_hash_table_remove(inode->xattrs, name);
-	attr_touch_ctime_locked(inode);
 	return 0;
+}
+
+int xattr_remove(struct inode *inode, const char *name)
+{
+	scoped_mutex(&inode->lock);
+	int result = xattr_remove_locked(inode, name);
+
+	if (result == 0)
+		attr_touch_ctime_locked(inode);
+	return result;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Attributes that users store: name and value, as given.
+ * Attributes that are stored: name and value, as given.
  */
 #pragma once
 
@@ -25,6 +25,28 @@
 int xattr_set(struct inode *inode, const char *name, const void *value, size_t size, int flags);
 
 /**
+ * xattr_find_locked() - the value of an attribute
+ * Context: the inode's lock.
+ * Return: borrows the value; NULL when there is none.
+ */
+GBytes *xattr_find_locked(struct inode *inode, const char *name);
+
+/**
+ * xattr_set_locked() - store an attribute, without a new ctime
+ * Context: the inode's lock.
+ * Return: as xattr_set().
+ */
+int xattr_set_locked(struct inode *inode, const char *name, const void *value, size_t size,
+		     int flags);
+
+/**
+ * xattr_remove_locked() - drop an attribute, without a new ctime
+ * Context: the inode's lock.
+ * Return: 0; -ENODATA.
+ */
+int xattr_remove_locked(struct inode *inode, const char *name);
+
+/**
  * xattr_get() - read an attribute
  * @value: borrows; may be NULL when @size is 0, which asks for the size
  * Context: takes the inode's lock.
@@ -35,10 +57,11 @@ ssize_t xattr_get(struct inode *inode, const char *name, void *value, size_t siz
 /**
  * xattr_list() - names, each with its NUL
  * @list: borrows; may be NULL when @size is 0, which asks for the size
+ * @trusted: those that begin with "trusted.", too
  * Context: takes the inode's lock.
  * Return: bytes; -ERANGE (@size is too small).
  */
-ssize_t xattr_list(struct inode *inode, char *list, size_t size);
+ssize_t xattr_list(struct inode *inode, bool trusted, char *list, size_t size);
 
 /**
  * xattr_remove() - drop an attribute

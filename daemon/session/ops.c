@@ -12,6 +12,8 @@ static const uint64_t wanted[] = {
 	FUSE_CAP_IOCTL_DIR,	      /* figures of the mount, through any directory */
 	FUSE_CAP_NO_OPENDIR_SUPPORT,  /* cookies are stable: OPENDIR has nothing to do */
 	FUSE_CAP_PARALLEL_DIROPS,
+	FUSE_CAP_POSIX_ACL,
+	FUSE_CAP_DONT_MASK,	      /* a default ACL takes the umask's place */
 	FUSE_CAP_PASSTHROUGH,
 	FUSE_CAP_READDIRPLUS,
 	FUSE_CAP_READDIRPLUS_AUTO,
