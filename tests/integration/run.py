@@ -22,6 +22,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import plane as plane_proof  # noqa: E402
+import sheets  # noqa: E402
 from harness import SANITIZER, Context, Failure, Result, run_test  # noqa: E402
 from mounts import Run  # noqa: E402
 
@@ -280,6 +281,8 @@ def run_all(run, tests, options):
     tap.comment('%s/%s: %d passed, %d skipped, %d failed in %.1f s' % (
         run.plane, run.transport, tap.number - tap.skipped - tap.failed, tap.skipped, tap.failed,
         time.monotonic() - begin))
+    if sheets.total():
+        tap.comment('%d POSIX assertions' % sheets.total())
     for name in tap.failures:
         tap.comment('failed: ' + name)
     return 1 if tap.failed else 0

@@ -38,7 +38,7 @@ class Sheet:
     def equal(self, got, want, what):
         self.count += 1
         if got != want:
-            self.problems.append('%s: expected %r, got %r' % (what, want, got))
+            self.problems.append('%s: expected %.120r, got %.120r' % (what, want, got))
 
     def true(self, condition, what):
         self.count += 1
