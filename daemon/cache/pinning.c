@@ -276,27 +276,38 @@ static int pin_take_folios(struct pin *pin, const struct pin_request *request, u
 	return ret > 0 ? -ENOMEM : ret;
 }
 
-static int pin_take_window(struct pin *pin, const struct pin_request *request, uint64_t *id)
+/* Return: 1 when the window could not be locked, by a limit or because it was cut off meanwhile. */
+static int pin_lock_window(struct pin *pin)
 {
 	struct pin_info *info = &pin->info;
-	int ret;
+	int ret = mapping_populate(pin->mapping, info->offset, info->length);
 
-	if (!pin_in_file(pin, request))
-		return -EINVAL;
-	ret = mapping_populate(pin->mapping, info->offset, info->length);
 	if (ret)
 		return ret;
 	ret = memory_map(&pin->mapping->memory, info->offset, info->length, false, &pin->window);
 	if (ret)
 		return ret;
-	if (mlock(pin->window, info->length)) {
-		log_debug("locking %llu KiB failed: %s", (unsigned long long)info->length >> 10,
-			  g_strerror(errno));
-		memory_unmap(take_ptr(pin->window), info->length);
-		return -ENOMEM;
-	}
-	*id = pin_insert(pin);
-	return 0;
+	if (mlock(pin->window, info->length) == 0)
+		return 0;
+	log_debug("locking %llu KiB failed: %s", (unsigned long long)info->length >> 10,
+		  g_strerror(errno));
+	memory_unmap(take_ptr(pin->window), info->length);
+	return 1;
+}
+
+static int pin_take_window(struct pin *pin, const struct pin_request *request, uint64_t *id)
+{
+	unsigned tries = 0;
+	int ret;
+
+	do {
+		if (!pin_in_file(pin, request))
+			return -EINVAL;
+		ret = pin_lock_window(pin);
+	} while (ret > 0 && ++tries < PIN_TRIES);
+	if (ret == 0)
+		*id = pin_insert(pin);
+	return ret > 0 ? -ENOMEM : ret;
 }
 
 static bool request_is_valid(const struct pin_request *request)
