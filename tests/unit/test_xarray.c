@@ -321,6 +321,48 @@ static void test_iterate(void)
 	g_assert_null(xarray_find(&xa, &index, 4, XARRAY_PRESENT, NULL));
 }
 
+/* An iteration goes where its index says, whatever it remembers. */
+static void test_jump(void)
+{
+	struct xarray_cursor cursor = XARRAY_CURSOR_INIT;
+	static const unsigned jumps[] = { 0, 1, 2, 5, 4, 3, 3, 60, 61, 0, 999, 998, 500, 501, 1 };
+	unsigned order;
+
+	for (unsigned i = 0; i < 1000; i++)
+		g_assert_cmpint(xarray_store_locked(&xa, i, 0, entry(i + 1)), ==, 0);
+	for (unsigned i = 0; i < G_N_ELEMENTS(jumps); i++) {
+		uint64_t index = jumps[i];
+
+		g_assert_true(xarray_next(&xa, &cursor, &index, LAST, XARRAY_PRESENT, &order) ==
+			      entry(jumps[i] + 1));
+		g_assert_cmpuint(index, ==, jumps[i]);
+		g_assert_cmpuint(order, ==, 0);
+	}
+}
+
+/* A walker that is in a dead node does not believe that there is nothing. */
+static void test_dead(void)
+{
+	struct xarray_cursor cursor = XARRAY_CURSOR_INIT;
+	uint64_t index = 0;
+	unsigned order;
+
+	rcu_read_lock();
+	g_assert_cmpint(store(0, 0, 1), ==, 0);
+	g_assert_true(xarray_next(&xa, &cursor, &index, LAST, XARRAY_PRESENT, &order) == entry(1));
+	g_assert_cmpuint(erase(0), ==, 1);
+	g_assert_cmpint(store(1, 0, 2), ==, 0);
+	g_assert_true(cursor.node->dead);
+	g_assert_true(cursor.node != xarray_root(&xa));
+	/* As if the node had died the moment after the iteration looked whether any had. */
+	cursor.retired = xa.retired;
+	index = 1;
+	g_assert_true(xarray_next(&xa, &cursor, &index, LAST, XARRAY_PRESENT, &order) == entry(2));
+	g_assert_cmpuint(index, ==, 1);
+	g_assert_true(cursor.node == xarray_root(&xa));
+	rcu_read_unlock();
+}
+
 /* Collapse: many small ones make room for a large one. Nothing is allocated where nodes are. */
 static void test_collapse(void)
 {
@@ -374,6 +416,8 @@ int main(int argc, char **argv)
 		{ "/xarray/marks", test_marks },
 		{ "/xarray/split", test_split },
 		{ "/xarray/iterate", test_iterate },
+		{ "/xarray/jump", test_jump },
+		{ "/xarray/dead", test_dead },
 		{ "/xarray/collapse", test_collapse },
 	};
 
