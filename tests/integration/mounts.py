@@ -308,18 +308,22 @@ class Run:
             return 'fusermount3 is not installed'
         if not os.path.exists('/dev/fuse'):
             return 'there is no /dev/fuse'
-        if self.uid is not None:
-            self._open_device()
+        self.open_device()
         if self.transport == 'uring':
             return self._enable_uring()
         return None
 
-    def _open_device(self):
-        """A normal user needs /dev/fuse; minimal systems have it with mode 600."""
+    def open_device(self):
+        """A normal user needs /dev/fuse; minimal systems have it with mode 600.
+
+        Called again before each test: another run that ends puts the old mode back.
+        """
+        if self.uid is None:
+            return
         mode = stat.S_IMODE(os.stat('/dev/fuse').st_mode)
         if mode & 0o006 != 0o006:
             os.chmod('/dev/fuse', mode | 0o666)
-            self._device_mode = mode
+            self._device_mode = self._device_mode or mode
 
     def _enable_uring(self):
         try:

@@ -146,6 +146,7 @@ class Suite:
         if not self.mount.alive():
             self.start()
             self.log_shown = 0
+        self.run.open_device()
         before = self.baseline()
         directory = os.path.join(self.mount.path, test.name)
         try:

@@ -209,9 +209,8 @@ def test_help_and_version(t):
 def test_log_names_what_was_found(t):
     """One line at start says the plane and the features."""
     with t.private_mount() as mount:
-        text = mount.log()
-        check('io=kernel' in text if t.kernel else 'io=daemon' in text,
-              'the log does not name the plane:\n' + text)
+        word = 'io=kernel' if t.kernel else 'io=daemon'
+        within(5, lambda: word in mount.log(), 'the log does not name the plane')
 
 
 @needs('cachet', 'root')
