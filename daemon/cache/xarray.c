@@ -4,10 +4,10 @@
  *
  * Shape
  * -----
- * Level 0 nodes have one slot for each index, and every node has 2^XARRAY_SLOT_BITS slots, so a
- * slot at base b covers 2^b indices (struct xarray_node calls the level of a node its base, in
- * bits). The root is as low as the largest index allows. A tree with nothing in it has no nodes,
- * and a node in the tree has something below it, always.
+ * The lowest nodes have one slot for each index, and a full node has 2^XARRAY_SLOT_BITS slots. The
+ * height of a node is told in bits, as its base b: a slot of it covers 2^b indices. The root is as
+ * low as the largest index allows. A tree with nothing in it has no nodes, and a node in the tree
+ * has something below it, always.
  *
  * An entry of order o lives in the node whose base is o rounded down to a multiple of
  * XARRAY_SLOT_BITS, and fills 2^(o - base) slots there. All of them hold the same word: the
@@ -17,10 +17,10 @@
  * depends on two slots being changed at the same instant; that is what keeps lookups simple.
  *
  * A node that is made for large entries is coarse: it has as few slots as they need (2 MiB folios
- * of a file take 8 slots of 2^9 pages rather than 64 of 2^6), which makes the cache of a file that
- * was written in large pieces an order of magnitude smaller. A coarse node has entries only. As
- * soon as something smaller is to go into it a full node with the same contents takes its place; it
- * does not become coarse again.
+ * of a file take 8 slots of 2^9 pages rather than 64 of 2^6), which makes the tree of a file that
+ * was written in large pieces several times smaller. A coarse node has entries only. As soon as
+ * something smaller is to go into it a full node with the same contents takes its place; it does
+ * not become coarse again.
  *
  * Each node has a bitmap per mark and one for XARRAY_PRESENT. The bit of a slot is set when the
  * entry that begins there has the mark, or when any bit of that bitmap is set in the node below.
