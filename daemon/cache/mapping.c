@@ -67,6 +67,20 @@ void mapping_destroy(struct mapping *mapping)
 	pthread_rwlock_destroy(&mapping->invalidate);
 }
 
+int mapping_set_budget(struct mapping *mapping, struct reservation *budget)
+{
+	int result = 0;
+
+	pthread_rwlock_wrlock(&mapping->invalidate);
+	if (budget != mapping->budget)
+		result = reservation_move(mapping->budget, budget, atomic_load(&mapping->nr_pages),
+					  atomic_load(&mapping->nr_huge));
+	if (result == 0)
+		mapping->budget = budget;
+	pthread_rwlock_unlock(&mapping->invalidate);
+	return result;
+}
+
 int mapping_fd(struct mapping *mapping)
 {
 	return memory_require(&mapping->memory);

@@ -68,6 +68,14 @@ int mapping_init(struct mapping *mapping, struct reservation *budget, bool share
 void mapping_destroy(struct mapping *mapping);
 
 /**
+ * mapping_set_budget() - charge the pages to another part of the mount's budget
+ * @budget: borrows; outlives the mapping
+ * Context: may sleep; takes the invalidate lock.
+ * Return: 0; -EDQUOT with nothing changed.
+ */
+int mapping_set_budget(struct mapping *mapping, struct reservation *budget);
+
+/**
  * mapping_get_folio() - the folio at a page of the file
  * @index: page
  * @who: names the reference

@@ -128,6 +128,7 @@ int mapping_add_folios(struct mapping *mapping, uint64_t first, uint64_t last,
 		       enum mapping_charge charge, uint64_t *end)
 {
 	uint64_t index = first, left;
+	bool charged;
 	int rc = 0;
 
 	*end = first;
@@ -139,6 +140,7 @@ int mapping_add_folios(struct mapping *mapping, uint64_t first, uint64_t last,
 		left = reservation_take_some(mapping->budget, left);
 	else
 		rc = reservation_take(mapping->budget, left);
+	charged = rc == 0;
 
 	while (rc == 0 && index <= last) {
 		uint64_t found = index, gap;
@@ -164,12 +166,12 @@ int mapping_add_folios(struct mapping *mapping, uint64_t first, uint64_t last,
 			break;
 	}
 	xarray_unlock(&mapping->folios);
-	if (rc != -ENOSPC && left)
+	if (charged && left)
 		reservation_give(mapping->budget, left);
 	if (rc < 0)
 		return rc;
 	if (index == first)
-		return -ENOSPC;
+		return reservation_error(mapping->budget);
 	*end = index <= last ? index : last + 1;
 	return 0;
 }

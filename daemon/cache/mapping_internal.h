@@ -104,7 +104,7 @@ int mapping_split_at(struct mapping *mapping, uint64_t page);
 static inline void mapping_count_huge(struct mapping *mapping, int64_t pages)
 {
 	atomic_fetch_add_explicit(&mapping->nr_huge, (uint64_t)pages, memory_order_relaxed);
-	atomic_fetch_add_explicit(&mapping->budget->huge, (uint64_t)pages, memory_order_relaxed);
+	reservation_count_huge(mapping->budget, (uint64_t)pages);
 }
 
 /**

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A budget of pages that many files share: what is used is counted, and cannot pass the limit.
+ * A budget of pages that many files share: what is used is counted, and cannot pass the limit. A
+ * budget may be a part of a larger one, in which its pages count, too.
  */
 #pragma once
 
@@ -12,6 +13,7 @@ struct reservation {
 	atomic_uint_least64_t used; /* pages */
 	atomic_uint_least64_t huge; /* of these in huge memory; kept by whoever uses them */
 	uint64_t limit;		    /* pages; 0 is no limit */
+	struct reservation *parent; /* borrowed; NULL for the largest */
 };
 
 /**
@@ -21,10 +23,26 @@ struct reservation {
 void reservation_init(struct reservation *budget, uint64_t limit);
 
 /**
+ * reservation_init_below() - an unused budget that is a part of a larger one
+ * @limit: pages; 0 is no limit of its own
+ * @parent: borrows
+ */
+void reservation_init_below(struct reservation *budget, uint64_t limit, struct reservation *parent);
+
+/**
+ * reservation_move() - let pages count in another part of the same larger budget
+ * @huge: how many of them are huge
+ * Context: any; lock-free.
+ * Return: 0, -EDQUOT with nothing moved.
+ */
+int reservation_move(struct reservation *from, struct reservation *to, uint64_t pages,
+		     uint64_t huge);
+
+/**
  * reservation_take() - use pages of the budget
  * @pages: how many
  * Context: any; lock-free.
- * Return: 0, -ENOSPC with nothing taken.
+ * Return: 0; -ENOSPC, -EDQUOT (a part is used up) with nothing taken.
  */
 int reservation_take(struct reservation *budget, uint64_t pages);
 
@@ -42,6 +60,20 @@ uint64_t reservation_take_some(struct reservation *budget, uint64_t pages);
  * Context: any; lock-free.
  */
 void reservation_force(struct reservation *budget, uint64_t pages);
+
+/**
+ * reservation_error() - why a budget has no page left
+ * Context: any; lock-free.
+ * Return: -EDQUOT when the part is used up, else -ENOSPC.
+ */
+int reservation_error(const struct reservation *budget);
+
+/**
+ * reservation_count_huge() - pages have become huge, or are no longer
+ * @pages: how many; may be negative, in two's complement
+ * Context: any; lock-free.
+ */
+void reservation_count_huge(struct reservation *budget, uint64_t pages);
 
 /**
  * reservation_give() - give pages back

@@ -172,6 +172,28 @@ static mode_t attr_new_mode(const struct inode *inode, unsigned what, const stru
 	return mode;
 }
 
+/* What a file takes counts for its owner. */
+static int attr_move_charge_locked(struct inode *inode, uid_t uid)
+{
+	struct user *user = user_find(&inode->fs->users, uid);
+	int result;
+
+	if (user == inode->user)
+		return 0;
+	result = user_take_inode(user);
+	if (result)
+		return result;
+	if (inode_is_regular(inode))
+		result = mapping_set_budget(&inode->mapping, &user->pages);
+	if (result) {
+		user_give_inode(user);
+		return result;
+	}
+	user_give_inode(inode->user);
+	inode->user = user;
+	return 0;
+}
+
 int attr_change(struct inode *inode, unsigned what, const struct stat *new)
 {
 	scoped_mutex(&inode->lock);
@@ -196,6 +218,12 @@ int attr_change(struct inode *inode, unsigned what, const struct stat *new)
 		} else {
 			attr_sync_memory_locked(inode, false);
 		}
+	}
+	if (what & ATTR_UID) {
+		int result = attr_move_charge_locked(inode, new->st_uid);
+
+		if (result)
+			return result;
 	}
 	inode->mode = mode;
 	if (what & ATTR_MODE)

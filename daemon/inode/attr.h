@@ -49,7 +49,7 @@ double attr_get_locked(struct inode *inode, struct stat *st);
  * @what: ATTR_*
  * @new: values; ctime is used when ATTR_CTIME is set, else it becomes now
  * Context: takes the inode's lock; may sleep.
- * Return: 0; -EPERM (a seal refuses); -EISDIR, -EINVAL, -EFBIG, -ENOMEM (size).
+ * Return: 0; -EPERM (a seal refuses); -EDQUOT (of the new owner); -EISDIR, -EINVAL, -EFBIG, -ENOMEM (size).
  */
 int attr_change(struct inode *inode, unsigned what, const struct stat *new);
 

@@ -79,6 +79,7 @@ int filesystem_start(struct filesystem *fs, const struct filesystem_config *conf
 	pthread_mutex_init(&fs->settle_lock, NULL);
 	pthread_cond_init(&fs->settle, NULL);
 	reservation_init(&fs->budget, config->pages);
+	user_table_init(&fs->users, &fs->budget, config->user_pages, config->user_inodes);
 	xarray_init(&fs->inodes);
 	xarray_init(&fs->handles);
 	atomic_init(&fs->next_ino, FILESYSTEM_ROOT_INO);
@@ -185,5 +186,6 @@ void filesystem_stop(struct filesystem *fs)
 	filesystem_drop_inodes(fs);
 	xarray_destroy(&fs->handles);
 	xarray_destroy(&fs->inodes);
+	user_table_destroy(&fs->users);
 	rcu_barrier();
 }

@@ -17,6 +17,7 @@
 #include "cache/pinning.h"
 #include "cache/reservation.h"
 #include "cache/xarray.h"
+#include "inode/user.h"
 #include "pin/engine.h"
 #include "seal/engine.h"
 
@@ -28,10 +29,13 @@ struct inode;
  * struct filesystem_config - what the user chose
  * @nr_inodes: limit, 0 is none
  * @pages: limit, 0 is none
+ * @user_pages, @user_inodes: limits of each owner but root, 0 is none
  */
 struct filesystem_config {
 	uint64_t pages;
 	uint64_t nr_inodes;
+	uint64_t user_pages;
+	uint64_t user_inodes;
 	uid_t root_uid;
 	gid_t root_gid;
 	mode_t root_mode;
@@ -81,6 +85,7 @@ struct filesystem {
 	int fuse_fd;
 	dev_t device;
 	struct reservation budget;
+	struct user_table users;
 	struct xarray inodes;
 	struct xarray handles;
 	atomic_uint_least64_t next_ino;

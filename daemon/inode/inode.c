@@ -61,7 +61,8 @@ static const struct sealing_ops inode_sealing_ops = {
 static int inode_init_regular(struct inode *inode)
 {
 	struct filesystem *fs = inode->fs;
-	int result = mapping_init(&inode->mapping, &fs->budget,
+	int result = mapping_init(&inode->mapping,
+				  inode->user ? &inode->user->pages : &fs->budget,
 				  fs->plane == CACHET_PLANE_KERNEL);
 
 	if (result)
@@ -96,6 +97,7 @@ static void inode_destroy(struct inode *inode)
 	if (inode->xattrs)
 		g_hash_table_destroy(inode->xattrs);
 	atomic_fetch_sub(&fs->stats.inodes, 1);
+	user_give_inode(inode->user);
 	rcu_call(&inode->rcu, inode_free_rcu);
 }
 
@@ -137,13 +139,20 @@ static gid_t inode_inherit(struct inode *parent, gid_t gid, mode_t *mode)
 int inode_new(struct filesystem *fs, mode_t mode, dev_t rdev, const struct caller *caller,
 	      struct inode *parent, const char *target, struct inode **out)
 {
+	struct user *user = user_find(&fs->users, caller->uid);
 	struct inode *inode;
-	int result = filesystem_take_inode(fs);
+	int result = user_take_inode(user);
 
 	if (result)
 		return result;
+	result = filesystem_take_inode(fs);
+	if (result) {
+		user_give_inode(user);
+		return result;
+	}
 	inode = g_new0(struct inode, 1);
 	inode->fs = fs;
+	inode->user = user;
 	atomic_init(&inode->refs, 1);
 	pthread_mutex_init(&inode->lock, NULL);
 	inode->gid = inode_inherit(parent, caller->gid, &mode);
@@ -161,6 +170,7 @@ int inode_new(struct filesystem *fs, mode_t mode, dev_t rdev, const struct calle
 		inode->target = g_strdup(target);
 	if (result) {
 		atomic_fetch_sub(&fs->stats.inodes, 1);
+		user_give_inode(user);
 		pthread_mutex_destroy(&inode->lock);
 		g_free(inode);
 		return result;

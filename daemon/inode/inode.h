@@ -27,6 +27,7 @@ struct directory;
  * @atime_until: second up to which a read need not change @atime; may be read without the lock
  * @backing: passthrough: the kernel's id of the memory; 0: none, as when no handle is open
  * @memory_mtime: the memory's own time of change that is already in @mtime
+ * @resizer: thread whose truncation the kernel may not have finished, begun at @resized_ms
  * @was_writable: a handle that could map the memory writable has been open
  * @cache_clean: the kernel caches no page of before the write seal
  * @mapping, @sealing, @handles: regular files
@@ -41,6 +42,7 @@ struct inode {
 	mode_t mode;
 	uid_t uid;
 	gid_t gid;
+	struct user *user; /* whom it counts for; NULL without limits by owner */
 	dev_t rdev;
 	unsigned nlink;
 	struct timespec atime, mtime, ctime;
@@ -58,6 +60,8 @@ struct inode {
 			unsigned nr_handles;
 			int backing;
 			struct timespec memory_mtime;
+			pid_t resizer;
+			int64_t resized_ms;
 			bool was_writable;
 			bool cache_clean;
 		};
@@ -82,7 +86,7 @@ struct caller {
  * @target: of a symbolic link, else NULL
  * @inode: out: returns a reference
  * Context: may sleep; takes no lock.
- * Return: 0; -ENOSPC (limit of inodes); -ENOMEM.
+ * Return: 0; -ENOSPC (limit of inodes), -EDQUOT (the owner's); -ENOMEM.
  */
 int inode_new(struct filesystem *fs, mode_t mode, dev_t rdev, const struct caller *caller,
 	      struct inode *parent, const char *target, struct inode **inode);

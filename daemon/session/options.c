@@ -20,6 +20,7 @@ static const char usage[] =
 	"     io=auto|kernel|daemon  who moves the bytes (default auto)\n"
 	"     size=BYTES|N%          limit of the contents, with k, m or g; not with io=kernel\n"
 	"     nr_inodes=N            limit of files and directories, with k, m or g\n"
+	"     usersize=, userinodes= the same for what each owner but root has\n"
 	"     uid=N, gid=N, mode=M   of the root directory (mode 1777 unless given)\n"
 	"     seal_timeout=MS        how long a seal waits for writers and pins (150 unless given)\n"
 	"     io_uring               FUSE over io_uring\n"
@@ -145,6 +146,10 @@ static bool parse_valued(struct options *options, const char *key, const char *v
 		return parse_size(key, value, &fs->pages, error);
 	if (g_str_equal(key, "nr_inodes"))
 		return parse_scaled(key, value, &fs->nr_inodes, error);
+	if (g_str_equal(key, "usersize"))
+		return parse_size(key, value, &fs->user_pages, error);
+	if (g_str_equal(key, "userinodes"))
+		return parse_scaled(key, value, &fs->user_inodes, error);
 	if (g_str_equal(key, "uid")) {
 		ok = parse_number(key, value, 10, G_MAXUINT32 - 1, &number, error);
 		fs->root_uid = number;
@@ -240,10 +245,11 @@ static bool options_check(const struct options *options, GError **error)
 		g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED, "which mount point?");
 		return false;
 	}
-	if (options->io == IO_KERNEL && options->filesystem.pages) {
+	if (options->io == IO_KERNEL && (options->filesystem.pages || options->filesystem.user_pages)) {
 		g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
-			    "size= cannot be enforced with io=kernel, where clients fill the memory "
-			    "without asking; use io=daemon, or a memory cgroup");
+			    "%s= cannot be enforced with io=kernel, where clients fill the memory "
+			    "without asking; use io=daemon, or a memory cgroup",
+			    options->filesystem.pages ? "size" : "usersize");
 		return false;
 	}
 	return true;

@@ -175,7 +175,8 @@ static bool session_choose_plane(struct session *session)
 		return false;
 	}
 	fs->plane = options->io == IO_KERNEL ||
-				    (options->io == IO_AUTO && passthrough && !fs->config.pages)
+				    (options->io == IO_AUTO && passthrough && !fs->config.pages &&
+				     !fs->config.user_pages)
 			    ? CACHET_PLANE_KERNEL
 			    : CACHET_PLANE_DAEMON;
 	return true;
