@@ -4,6 +4,10 @@
 
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
+
+/* The mount's own default cannot be asked for; this is what it is unless somebody chose another. */
+#define DEFAULT_PATIENCE_MS 150
 
 int cachet_ioctl(int fd, unsigned long request, void *argument)
 {
@@ -15,7 +19,15 @@ int cachet_ioctl(int fd, unsigned long request, void *argument)
 	}
 }
 
-int cachet_ioctl_seals(int fd, unsigned seals, unsigned flags, int timeout_ms, uint64_t handle)
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+}
+
+static int ioctl_seals_once(int fd, unsigned seals, unsigned flags, int timeout_ms, uint64_t handle)
 {
 	struct cachet_seals argument = {
 		.size = sizeof(argument),
@@ -28,6 +40,30 @@ int cachet_ioctl_seals(int fd, unsigned seals, unsigned flags, int timeout_ms, u
 	if (ioctl(fd, CACHET_IOC_ADD_SEALS, &argument) < 0)
 		return errno == ENOSYS ? -ENOTTY : -errno;
 	return 0;
+}
+
+/*
+ * Over io_uring a request that waits keeps a buffer of the daemon's, so only so many may; the daemon
+ * says EAGAIN to the next one, which then waits here.
+ */
+int cachet_ioctl_seals(int fd, unsigned seals, unsigned flags, int timeout_ms, uint64_t handle)
+{
+	const struct timespec pause = { .tv_nsec = 10 * 1000 * 1000 };
+	int patience = flags & CACHET_SEAL_NOWAIT	       ? 0
+		       : timeout_ms == CACHET_TIMEOUT_DEFAULT ? DEFAULT_PATIENCE_MS
+							       : timeout_ms;
+	int64_t deadline = now_ms() + patience;
+	int result;
+
+	while ((result = ioctl_seals_once(fd, seals, flags, timeout_ms, handle)) == -EAGAIN) {
+		if (timeout_ms != CACHET_TIMEOUT_FOREVER && now_ms() >= deadline)
+			return -EAGAIN;
+		if (nanosleep(&pause, NULL))
+			return -errno;
+		if (timeout_ms > 0)
+			timeout_ms = deadline > now_ms() ? (int)(deadline - now_ms()) : 0;
+	}
+	return result;
 }
 
 int cachet_reopen(int fd, int flags)

@@ -362,3 +362,22 @@ def test_stat(t):
         equal(st.ino, os.fstat(fd).st_ino, 'inode')
     with opened(t.dir) as fd:
         equal(library.stat(fd).file_size, 0, 'size of a directory')
+
+
+# --- many that wait -------------------------------------------------------------------------------
+
+@needs('cachet')
+def test_more_waiters_than_a_ring_has_room_for(t):
+    """All of them are served in the end; the file can be used meanwhile."""
+    library = Library(t)
+    path = t.sealable(DATA)
+    with t.blocker(path) as fd:
+        waiting = [Background(library.seal_path, path, SEAL_WRITE, 0, abi.TIMEOUT_FOREVER)
+                   for _ in range(60)]
+        time.sleep(0.3)
+        os.pwrite(fd, b'still', 0)
+        equal(read_file(path)[:5], b'still', 'contents')
+        check(all(each.running for each in waiting), 'somebody did not wait')
+    for each in waiting:
+        equal(each.result(15), 0, 'result')
+    equal(t.get_seals(path), SEAL_WRITE, 'seals')
