@@ -7,6 +7,7 @@
 #include "fsop/ops.h"
 #include "fsop/reply.h"
 #include "inode/directory.h"
+#include "inode/handle.h"
 
 void fsop_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
@@ -101,6 +102,8 @@ void fsop_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		attr->st_atim = now;
 	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
 		attr->st_mtim = now;
+	if (inode && inode_is_regular(inode) && (what & ATTR_SIZE))
+		inode_resize_begins(inode, request_caller(req).pid);
 	result = inode ? attr_change(inode, what, attr) : -ESTALE;
 	if (result)
 		reply_result(req, result);

@@ -18,7 +18,8 @@
  * direct one that the kernel looks at after a passthrough one would be EIO. Opens of before the seal
  * are direct; so the first passthrough opens wait until the opens of all direct handles are finished,
  * which is known once a request comes through such a handle, or when /proc shows that its opener is
- * no longer in open(), or after OPEN_FINISHED_MS.
+ * no longer in open(), or after OPEN_FINISHED_MS. Cached opens wait for the same, since a late reply
+ * to an open with O_TRUNC, or to a truncation, would change the size that the kernel reads up to.
  *
  * A private mapping of a direct handle makes the kernel cache pages of an unsealed file. They must
  * not be seen through a cached handle later, so handles drop them at open (no KEEP_CACHE) until the
@@ -150,14 +151,18 @@ static int inode_truncate_at_open_locked(struct inode *inode, unsigned kill)
 	return 0;
 }
 
-/* Has this thread left the system call that it opened the file with? False when nobody can tell. */
+/*
+ * Has this thread left the system call that it opened or truncated the file with? False when nobody
+ * can tell.
+ */
 static bool thread_has_moved_on(pid_t thread)
 {
-	static const long opens[] = {
+	static const long calls[] = {
 #ifdef SYS_open
 		SYS_open, SYS_creat, SYS_execve,
 #endif
-		SYS_openat, SYS_openat2, SYS_execveat, SYS_io_uring_enter,
+		SYS_openat, SYS_openat2, SYS_execveat, SYS_io_uring_enter, SYS_truncate,
+		SYS_ftruncate,
 	};
 	g_autofree char *path = g_strdup_printf("/proc/%d/syscall", thread);
 	g_autofree char *text = NULL;
@@ -168,8 +173,8 @@ static bool thread_has_moved_on(pid_t thread)
 		return g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOENT);
 	if (sscanf(text, "%ld", &number) != 1)
 		return false; /* "running": in the kernel or not */
-	for (unsigned i = 0; i < G_N_ELEMENTS(opens); i++)
-		if (number == opens[i])
+	for (unsigned i = 0; i < G_N_ELEMENTS(calls); i++)
+		if (number == calls[i])
 			return false;
 	return true;
 }
@@ -191,6 +196,28 @@ static bool inode_has_unfinished_open_locked(struct inode *inode, pid_t opener)
 	return false;
 }
 
+/*
+ * May the kernel still have to look at the reply to a truncation? It would keep a size, and so
+ * pages, that are no longer true. The kernel begins no other one before it has.
+ */
+static bool inode_has_unfinished_resize_locked(struct inode *inode, pid_t opener)
+{
+	if (!inode->resizer || inode->resizer == opener)
+		return false;
+	if (inode->resized_ms > clock_now_ms() - OPEN_FINISHED_MS &&
+	    !thread_has_moved_on(inode->resizer))
+		return true;
+	inode->resizer = 0;
+	return false;
+}
+
+void inode_resize_begins(struct inode *inode, pid_t thread)
+{
+	scoped_mutex(&inode->lock);
+	inode->resizer = thread;
+	inode->resized_ms = clock_now_ms();
+}
+
 static int inode_attach_handle_locked(struct inode *inode, struct handle *handle, unsigned kill,
 				      struct admission *admission)
 {
@@ -203,6 +230,10 @@ static int inode_attach_handle_locked(struct inode *inode, struct handle *handle
 		return result;
 	handle->mode = inode_choose_mode_locked(inode);
 	handle->keep_cache = inode->cache_clean;
+	if (handle->mode == HANDLE_CACHED &&
+	    (inode_has_unfinished_open_locked(inode, handle->pid) ||
+	     inode_has_unfinished_resize_locked(inode, handle->pid)))
+		return -EAGAIN;
 	if (handle->mode == HANDLE_PASSTHROUGH) {
 		if (inode->fs->plane == CACHET_PLANE_DAEMON &&
 		    inode_has_unfinished_open_locked(inode, handle->pid))

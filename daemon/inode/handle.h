@@ -60,6 +60,15 @@ int handle_open(struct inode *inode, int flags, const struct caller *caller, uns
 		struct admission *admission, struct handle **handle);
 
 /**
+ * inode_resize_begins() - a truncation is about to be done for a client
+ * @thread: the client's thread
+ *
+ * Handles through which the kernel caches wait until the kernel has seen its end.
+ * Context: takes the inode's lock; before attr_change().
+ */
+void inode_resize_begins(struct inode *inode, pid_t thread);
+
+/**
  * handle_close() - RELEASE, or the reply to the open did not arrive
  * @handle: takes; may be NULL
  * Context: takes the inode's lock; no lock is held.

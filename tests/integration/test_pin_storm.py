@@ -162,6 +162,8 @@ def stays_sealed(path, fd, old):
     check_contents(first)
     with opened(path) as again:
         if os.fstat(again).st_ino == os.fstat(fd).st_ino:
+            equal(os.fstat(again).st_size, len(first), 'size of a sealed file')
+            check(os.pread(again, PAGES * PAGE + 1, 0) == first, 'read anew: other bytes')
             with syscalls.Map(again, len(first)) as view:
                 check(view.read() == first, 'the map shows other bytes')
     end = time.monotonic() + 0.01
