@@ -368,7 +368,7 @@ def test_broken_by_the_owner(t):
 
 @needs('cachet', 'root')
 def test_who_may_pin_and_unpin(t):
-    """Whoever has it open for writing, its owner, root; pins of others are the owner's and root's."""
+    """Who has it open for writing, its owner, root; the pins of others: its owner and root."""
     path = new_file(t, mode=0o666)
     os.chown(path, t.FRIEND, t.FRIEND)
     os.chmod(t.dir, 0o755)
