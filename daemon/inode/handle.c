@@ -305,8 +305,10 @@ void handle_close(struct handle *handle)
 	inode->nr_handles--;
 	inode_drop_backing_locked(inode);
 	sealing_abort_locked(&inode->sealing, handle->id);
-	if (handle->is_writer)
+	if (handle->is_writer) {
+		inode->past_writers[inode->nr_past_writers++ % PAST_WRITERS] = handle->pid;
 		sealing_remove_writer_locked(&inode->sealing, &handle->writer);
+	}
 	pthread_mutex_unlock(&inode->lock);
 	g_free(handle);
 	inode_put(inode);

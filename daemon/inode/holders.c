@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -186,10 +187,28 @@ static bool collect_mapping(const struct procmap *map, void *data)
 	return true;
 }
 
+/**
+ * struct collected_rings
+ * @busy: the memory is held by somebody unseen
+ * @writers: threads that may have mapped the file writable
+ */
 struct collected_rings {
 	struct collected *collected;
 	bool busy;
+	pid_t writers[PAST_WRITERS];
 };
+
+/* A buffer that is not mapped any more may be of any file: only one who had this file is suspected. */
+static bool rings_suspect(const struct collected_rings *rings, pid_t pid)
+{
+	for (unsigned i = 0; rings->busy && i < PAST_WRITERS; i++) {
+		g_autofree char *path = g_strdup_printf("/proc/%d/task/%d", pid, rings->writers[i]);
+
+		if (rings->writers[i] && access(path, F_OK) == 0)
+			return true;
+	}
+	return false;
+}
 
 static void collect_ring(const struct procring *ring, void *data)
 {
@@ -202,7 +221,7 @@ static void collect_ring(const struct procring *ring, void *data)
 		.length = ring->length,
 	};
 
-	if (!ring->mapped && !rings->busy)
+	if (!ring->mapped && !rings_suspect(rings, ring->pid))
 		return;
 	if (!ring->mapped)
 		g_strlcpy(holder.label, "perhaps: unmapped since", sizeof(holder.label));
@@ -211,12 +230,13 @@ static void collect_ring(const struct procring *ring, void *data)
 
 static void collect_from_proc(struct collected *collected, struct inode *inode)
 {
-	struct collected_rings rings = { collected, false };
+	struct collected_rings rings = { .collected = collected };
 	bool explained;
 
 	pthread_mutex_lock(&inode->lock);
 	rings.busy = inode->sealing.memory_busy;
 	explained = inode->sealing.nr_writers > 0;
+	memcpy(rings.writers, inode->past_writers, sizeof(rings.writers));
 	pthread_mutex_unlock(&inode->lock);
 	procmaps_scan(inode->fs->device, inode->ino, collect_mapping, collected);
 	if (rings.busy || collected->array->len)

@@ -16,7 +16,8 @@
  * @capacity: most that are wanted, not 0
  *
  * Buffers of a process's own io_uring that the process has unmapped since cannot be told to be of
- * this file; they are named, with a label that says so, when the memory was found busy.
+ * this file; they are named, with a label that says so, when the memory was found busy and the
+ * process has had the file open for reading and writing.
  * Context: takes the inode's lock; sleeps, as it reads /proc.
  * Return: returns a reference to an array of struct cachet_holder.
  */

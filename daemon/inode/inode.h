@@ -20,6 +20,8 @@
 
 struct directory;
 
+#define PAST_WRITERS 16u
+
 /**
  * struct inode - see above
  * @refs:   names, the kernel's lookups, open handles, and whoever works with it right now
@@ -27,6 +29,8 @@ struct directory;
  * @atime_until: second up to which a read need not change @atime; may be read without the lock
  * @backing: passthrough: the kernel's id of the memory; 0: none, as when no handle is open
  * @memory_mtime: the memory's own time of change that is already in @mtime
+ * @past_writers: threads that had opened closed handles that hindered seals; the last ones of
+ *           @nr_past_writers
  * @resizer: thread whose truncation the kernel may not have finished, begun at @resized_ms
  * @was_writable: a handle that could map the memory writable has been open
  * @cache_clean: the kernel caches no page of before the write seal
@@ -60,6 +64,8 @@ struct inode {
 			unsigned nr_handles;
 			int backing;
 			struct timespec memory_mtime;
+			pid_t past_writers[PAST_WRITERS];
+			unsigned nr_past_writers;
 			pid_t resizer;
 			int64_t resized_ms;
 			bool was_writable;

@@ -678,8 +678,7 @@ def test_holders_name_pins(t):
         text = os.getxattr(path, abi.XATTR_HOLDERS).decode()
         check(text.startswith('pin id=%d pid=%d ' % (pin, os.getpid())) and
               'label=nic 3' in text, text)
-    t.settled(path)
-    equal(holders_of(path), [], 'holders afterwards')
+    within(1, lambda: not holders_of(path), 'holders afterwards')
 
 
 @needs('cachet', 'root')
@@ -731,8 +730,13 @@ def test_unknown_reference(t):
         view = syscalls.Map(fd, SIZE, RW)
     equal(syscalls.vmsplice(writer, view, PAGE, 8), PAGE, 'vmsplice')
     view.close()
-    refused(errno.EBUSY, t.add_seals, path, SEAL_WRITE)
-    equal([h.kind for h in holders_of(path)], [abi.HOLDER_UNKNOWN], 'holders')
+    # Another daemon's ring has buffers that are mapped nowhere: it never had this file.
+    with t.private_mount() as mount, opened(os.path.join(mount.path, 'b'),
+                                            os.O_RDWR | os.O_CREAT) as other:
+        os.ftruncate(other, PAGE)
+        abi.pin(other, 0, PAGE)
+        refused(errno.EBUSY, t.add_seals, path, SEAL_WRITE)
+        equal([h.kind for h in holders_of(path)], [abi.HOLDER_UNKNOWN], 'holders')
     os.read(reader, PAGE)
     t.add_seals(path, SEAL_WRITE)
     equal(holders_of(path), [], 'holders of a sealed file')
