@@ -270,8 +270,14 @@ int handle_open(struct inode *inode, int flags, const struct caller *caller, uns
 	handle->pid = handle->writer.pid = caller->pid;
 	handle->since_ms = clock_now_ms();
 	handle->is_writer = inode_handle_is_writer(inode, flags);
+	result = memory_hold(&inode->mapping.memory);
+	if (result) {
+		g_free(handle);
+		return result;
+	}
 	result = filesystem_add_handle(fs, handle);
 	if (result) {
+		memory_release(&inode->mapping.memory);
 		g_free(handle);
 		return result;
 	}
@@ -281,6 +287,7 @@ int handle_open(struct inode *inode, int flags, const struct caller *caller, uns
 	pthread_mutex_unlock(&inode->lock);
 	if (result) {
 		filesystem_remove_handle(fs, handle);
+		memory_release(&inode->mapping.memory);
 		g_free(handle);
 		return result;
 	}
@@ -310,6 +317,7 @@ void handle_close(struct handle *handle)
 		sealing_remove_writer_locked(&inode->sealing, &handle->writer);
 	}
 	pthread_mutex_unlock(&inode->lock);
+	memory_release(&inode->mapping.memory);
 	g_free(handle);
 	inode_put(inode);
 }

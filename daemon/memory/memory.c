@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "memory/parking.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
@@ -37,28 +38,88 @@ void memory_init(struct memory *memory)
 {
 	atomic_init(&memory->fd, -1);
 	atomic_init(&memory->fd_readonly, -1);
+	atomic_init(&memory->holds, 0);
+	list_init(&memory->idle);
+	memory->parked = NULL;
 }
 
 void memory_destroy(struct memory *memory)
 {
-	int fd = atomic_exchange(&memory->fd, -1);
-	int fd_readonly = atomic_exchange(&memory->fd_readonly, -1);
+	int fd, fd_readonly;
 
+	parking_forget(memory);
+	fd = atomic_exchange(&memory->fd, -1);
+	fd_readonly = atomic_exchange(&memory->fd_readonly, -1);
 	if (fd_readonly >= 0)
 		close(fd_readonly);
 	if (fd >= 0)
 		close(fd);
+	parking_count(-((fd >= 0) + (fd_readonly >= 0)));
 }
+
+/* One more who holds a memory that somebody holds already. */
+static bool memory_hold_held(struct memory *memory)
+{
+	unsigned holds = atomic_load_explicit(&memory->holds, memory_order_relaxed);
+
+	while (holds)
+		if (atomic_compare_exchange_weak(&memory->holds, &holds, holds + 1))
+			return true;
+	return false;
+}
+
+int memory_hold(struct memory *memory)
+{
+	return memory_hold_held(memory) ? 0 : parking_hold(memory);
+}
+
+void memory_release(struct memory *memory)
+{
+	unsigned holds = atomic_load_explicit(&memory->holds, memory_order_relaxed);
+
+	while (holds > 1)
+		if (atomic_compare_exchange_weak(&memory->holds, &holds, holds - 1))
+			return;
+	parking_release(memory);
+}
+
+static void memory_release_scoped(struct memory **memory)
+{
+	if (*memory)
+		memory_release(*memory);
+}
+
+/* Hold @memory until the end of the scope; the function goes on only if that worked. */
+#define HOLD(memory)                                                   \
+	at_end(memory_release_scoped) struct memory *held = NULL;      \
+	do {                                                           \
+		int hold_error = memory_hold(memory);                  \
+                                                                       \
+		if (hold_error)                                        \
+			return hold_error;                             \
+		held = (memory);                                       \
+	} while (0)
 
 /* Make @fd the one in @slot, unless another thread was faster. */
 static int memory_publish(atomic_int *slot, int fd)
 {
 	int winner = -1;
 
-	if (atomic_compare_exchange_strong(slot, &winner, fd))
+	if (atomic_compare_exchange_strong(slot, &winner, fd)) {
+		parking_count(1);
 		return fd;
+	}
 	close(fd);
 	return winner;
+}
+
+static int memfd_make(void)
+{
+	int fd = memfd_create("cachet", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create("cachet", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	return fd;
 }
 
 int memory_require(struct memory *memory)
@@ -67,9 +128,9 @@ int memory_require(struct memory *memory)
 
 	if (fd >= 0)
 		return fd;
-	fd = memfd_create("cachet", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-	if (fd < 0 && errno == EINVAL)
-		fd = memfd_create("cachet", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	do
+		fd = memfd_make();
+	while (fd < 0 && errno == EMFILE && parking_make_room());
 	if (fd < 0)
 		return -errno;
 	return memory_publish(&memory->fd, fd);
@@ -86,7 +147,9 @@ int memory_require_readonly(struct memory *memory)
 	if (fd < 0)
 		return fd;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	do
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+	while (fd < 0 && errno == EMFILE && parking_make_room());
 	if (fd < 0)
 		return -errno;
 	return memory_publish(&memory->fd_readonly, fd);
@@ -100,6 +163,7 @@ static off_t memory_range_length(uint64_t offset, uint64_t length)
 
 int memory_map(struct memory *memory, uint64_t offset, size_t length, bool writable, void **window)
 {
+	HOLD(memory);
 	int fd = writable ? memory_require(memory) : memory_require_readonly(memory);
 
 	if (fd < 0)
@@ -120,10 +184,15 @@ void memory_unmap(void *window, size_t length)
 
 void memory_stat(struct memory *memory, struct stat *st)
 {
-	int fd = atomic_load_explicit(&memory->fd, memory_order_acquire);
+	int fd;
 
+	/* A file whose descriptor cannot come back now is still as it was when it was parked. */
+	if (!memory_hold_held(memory) && parking_stat(memory, st))
+		return;
+	fd = atomic_load_explicit(&memory->fd, memory_order_acquire);
 	if (fd < 0 || fstat(fd, st) < 0)
 		*st = (struct stat){ 0 };
+	memory_release(memory);
 }
 
 int memory_resize(struct memory *memory, uint64_t size)
@@ -132,6 +201,7 @@ int memory_resize(struct memory *memory, uint64_t size)
 
 	if (size > INT64_MAX)
 		return -EFBIG;
+	HOLD(memory);
 	fd = memory_require(memory);
 	if (fd < 0)
 		return fd;
@@ -143,6 +213,7 @@ int memory_resize(struct memory *memory, uint64_t size)
 
 int memory_allocate(struct memory *memory, uint64_t offset, uint64_t length)
 {
+	HOLD(memory);
 	int fd = memory_require(memory);
 
 	if (fd < 0)
@@ -167,6 +238,7 @@ uint64_t memory_plausible_bytes(void)
 
 int memory_punch(struct memory *memory, uint64_t offset, uint64_t length)
 {
+	HOLD(memory);
 	int fd = atomic_load_explicit(&memory->fd, memory_order_acquire);
 
 	if (fd < 0 || length == 0)
@@ -180,6 +252,7 @@ int memory_punch(struct memory *memory, uint64_t offset, uint64_t length)
 
 int64_t memory_seek(struct memory *memory, uint64_t offset, int whence)
 {
+	HOLD(memory);
 	int fd = atomic_load_explicit(&memory->fd, memory_order_acquire);
 	off_t found;
 
@@ -193,6 +266,7 @@ int64_t memory_seek(struct memory *memory, uint64_t offset, int whence)
 
 int memory_add_seals(struct memory *memory, unsigned seals)
 {
+	HOLD(memory);
 	int fd = memory_require(memory);
 
 	if (fd < 0)
@@ -202,14 +276,19 @@ int memory_add_seals(struct memory *memory, unsigned seals)
 
 unsigned memory_seals(struct memory *memory)
 {
-	int fd = atomic_load_explicit(&memory->fd, memory_order_acquire);
-	int seals = fd < 0 ? 0 : fcntl(fd, F_GET_SEALS);
+	int fd, seals;
 
+	if (memory_hold(memory))
+		return 0;
+	fd = atomic_load_explicit(&memory->fd, memory_order_acquire);
+	seals = fd < 0 ? 0 : fcntl(fd, F_GET_SEALS);
+	memory_release(memory);
 	return seals < 0 ? 0 : (unsigned)seals & ~(unsigned)F_SEAL_EXEC;
 }
 
 int memory_collapse(struct memory *memory, uint64_t offset, uint64_t length)
 {
+	HOLD(memory);
 	int fd = memory_require_readonly(memory);
 	int rc = 0;
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A memfd: the only room that makes one. Made when first needed, so that an empty file costs no
- * descriptor.
+ * descriptor. While nobody holds a memory its descriptors may be parked (parking.h), so that a file
+ * that is not in use costs none either.
  */
 #pragma once
 
@@ -12,14 +13,24 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "base/list.h"
+
+struct parked_group;
+
 /**
  * struct memory - memory of one file
  * @fd: read-write descriptor, -1 before memory_require()
  * @fd_readonly: read-only reopen, made when first needed: its mappings do not count as writable
+ * @holds: while above 0 descriptors stay; the rest is parking.c's
  */
 struct memory {
 	atomic_int fd;
 	atomic_int fd_readonly;
+	atomic_uint holds;
+	struct list idle;
+	struct parked_group *parked;
+	unsigned parked_slot;
+	struct stat parked_stat;
 };
 
 /**
@@ -33,8 +44,24 @@ void memory_init(struct memory *memory);
 void memory_destroy(struct memory *memory);
 
 /**
- * memory_require() - the read-write descriptor; makes the memfd at the first call
+ * memory_hold() - descriptors stay open until memory_release()
+ *
+ * Whoever keeps a descriptor for longer than a call holds the memory. The calls below do so
+ * themselves.
  * Context: may sleep; thread-safe.
+ * Return: 0; -EMFILE, -ENFILE, -ENOMEM when parked descriptors cannot be brought back.
+ */
+int memory_hold(struct memory *memory);
+
+/**
+ * memory_release() - the end of memory_hold()
+ * Context: may sleep; thread-safe.
+ */
+void memory_release(struct memory *memory);
+
+/**
+ * memory_require() - the read-write descriptor; makes the memfd at the first call
+ * Context: may sleep; thread-safe. Who uses the descriptor holds the memory.
  * Return: a descriptor that stays the memory's own, -ENOMEM, -EMFILE, -ENFILE.
  */
 int memory_require(struct memory *memory);

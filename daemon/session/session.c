@@ -20,6 +20,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -295,12 +296,24 @@ static void session_end(struct session *session)
 	g_free(session->mountpoint);
 }
 
+/* Every file in use costs a descriptor. */
+static void raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 int session_run(const struct options *options)
 {
 	struct session *session = g_new0(struct session, 1);
 	int background = -1;
 	bool mounted;
 
+	raise_descriptor_limit();
 	session->options = options;
 	if (!options->foreground) {
 		background = background_fork();

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/* Descriptors of idle memories are parked, and come back with the contents that they had. */
+#include <errno.h>
+#include <fcntl.h>
+#include <glib.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "memory/memory.h"
+#include "memory/parking.h"
+
+#define COUNT 1000
+#define LIMIT 200
+
+static struct memory memories[COUNT];
+
+static unsigned descriptors(void)
+{
+	g_autoptr(GDir) dir = g_dir_open("/proc/self/fd", 0, NULL);
+	unsigned count = 0;
+
+	while (g_dir_read_name(dir))
+		count++;
+	return count;
+}
+
+static void fill(unsigned number)
+{
+	struct memory *memory = &memories[number];
+
+	g_assert_cmpint(memory_hold(memory), ==, 0);
+	g_assert_cmpint(pwrite(memory_require(memory), &number, sizeof(number), number), ==,
+			sizeof(number));
+	memory_release(memory);
+}
+
+static void check(unsigned number)
+{
+	struct memory *memory = &memories[number];
+	unsigned value = 0;
+
+	g_assert_cmpint(memory_hold(memory), ==, 0);
+	g_assert_cmpint(pread(memory_require(memory), &value, sizeof(value), number), ==,
+			sizeof(value));
+	g_assert_cmpuint(value, ==, number);
+	memory_release(memory);
+}
+
+static void fill_all(void)
+{
+	parking_set_limit(LIMIT);
+	for (unsigned i = 0; i < COUNT; i++) {
+		memory_init(&memories[i]);
+		fill(i);
+	}
+}
+
+static void destroy_all(void)
+{
+	for (unsigned i = 0; i < COUNT; i++)
+		memory_destroy(&memories[i]);
+	g_assert_cmpuint(parking_parked(), ==, 0);
+}
+
+static void test_park(void)
+{
+	unsigned before = descriptors();
+	struct stat st;
+
+	fill_all();
+	g_assert_cmpuint(parking_parked(), >=, COUNT - LIMIT - 64);
+	g_assert_cmpuint(descriptors(), <, before + LIMIT + COUNT / 64 + 1);
+	for (unsigned i = 0; i < COUNT; i++) {
+		memory_stat(&memories[i], &st);
+		g_assert_cmpint(st.st_size, ==, i + sizeof(i));
+	}
+	for (unsigned i = 0; i < COUNT; i++)
+		check(i);
+	for (unsigned i = 0; i < COUNT; i += 7)
+		check(COUNT - 1 - i);
+	g_assert_cmpuint(descriptors(), <, before + LIMIT + 2 * 64 + COUNT / 64 + 1);
+	destroy_all();
+	g_assert_cmpuint(descriptors(), ==, before);
+}
+
+static void test_held_stay(void)
+{
+	fill_all();
+	g_assert_cmpint(memory_hold(&memories[0]), ==, 0);
+	g_assert_cmpint(atomic_load(&memories[0].fd), >=, 0);
+	for (unsigned round = 0; round < 2; round++)
+		for (unsigned i = 1; i < COUNT; i++)
+			check(i);
+	g_assert_cmpint(atomic_load(&memories[0].fd), >=, 0);
+	memory_release(&memories[0]);
+	destroy_all();
+}
+
+static void test_seals_and_changes(void)
+{
+	fill_all();
+	for (unsigned i = 0; i < COUNT; i += 3) {
+		g_assert_cmpint(memory_resize(&memories[i], 1 << 20), ==, 0);
+		g_assert_cmpint(memory_add_seals(&memories[i], F_SEAL_WRITE), ==, 0);
+	}
+	for (unsigned i = 0; i < COUNT; i++) {
+		g_assert_cmpuint(memory_seals(&memories[i]), ==, i % 3 ? 0 : F_SEAL_WRITE);
+		check(i);
+	}
+	destroy_all();
+}
+
+/* Too few descriptors for a group: an error, and nothing is lost. */
+static void test_no_descriptors(void)
+{
+	struct rlimit old, few;
+	unsigned refused = 0;
+	int spare[4096];
+	unsigned count = 0;
+
+	fill_all();
+	getrlimit(RLIMIT_NOFILE, &old);
+	few = old;
+	few.rlim_cur = descriptors() + 100;
+	g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &few), ==, 0);
+	/* Everything that is left goes to others, and what is open is held. */
+	for (unsigned i = 0; i < COUNT; i++)
+		if (atomic_load(&memories[i].fd) >= 0)
+			memory_hold(&memories[i]);
+	while (count < G_N_ELEMENTS(spare) && (spare[count] = dup(0)) >= 0)
+		count++;
+	for (unsigned i = 0; i < COUNT; i++)
+		if (atomic_load(&memories[i].fd) < 0) {
+			g_assert_cmpint(memory_hold(&memories[i]), ==, -EMFILE);
+			refused++;
+		}
+	g_assert_cmpuint(refused, >, 100);
+	for (unsigned i = 0; i < count; i++)
+		close(spare[i]);
+	setrlimit(RLIMIT_NOFILE, &old);
+	for (unsigned i = 0; i < COUNT; i++) {
+		if (atomic_load(&memories[i].holds))
+			memory_release(&memories[i]);
+		check(i);
+	}
+	destroy_all();
+}
+
+static void *check_many(void *data)
+{
+	GRand *random = g_rand_new_with_seed(GPOINTER_TO_UINT(data));
+
+	for (unsigned i = 0; i < 3000; i++)
+		check(g_rand_int_range(random, 0, COUNT));
+	g_rand_free(random);
+	return NULL;
+}
+
+static void test_threads(void)
+{
+	pthread_t threads[4];
+
+	fill_all();
+	for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+		pthread_create(&threads[i], NULL, check_many, GUINT_TO_POINTER(i + 1));
+	for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+		pthread_join(threads[i], NULL);
+	destroy_all();
+}
+
+int main(int argc, char **argv)
+{
+	g_test_init(&argc, &argv, NULL);
+	g_test_add_func("/parking/park", test_park);
+	g_test_add_func("/parking/held_stay", test_held_stay);
+	g_test_add_func("/parking/seals_and_changes", test_seals_and_changes);
+	g_test_add_func("/parking/no_descriptors", test_no_descriptors);
+	g_test_add_func("/parking/threads", test_threads);
+	return g_test_run();
+}
