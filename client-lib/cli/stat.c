@@ -74,6 +74,7 @@ static const struct figure {
 	FIGURE(collapsed, "collapsed", COUNT, true, false, "ranges of 2 MiB made huge"),
 	FIGURE(collapse_failed, "collapse_failed", COUNT, true, false, "such ranges left as they were"),
 	FIGURE(requests, "requests", COUNT, true, false, "requests answered"),
+	FIGURE(requests_async, "requests_async", COUNT, true, false, "of these, nobody waited for"),
 	FIGURE(bytes_read, "read", BYTES, true, false, "bytes read through the daemon"),
 	FIGURE(bytes_written, "written", BYTES, true, false, "bytes written through the daemon"),
 #undef FIGURE

@@ -54,6 +54,7 @@ static void stat_fill_mount(struct filesystem *fs, struct cachet_stat *st)
 	st->requests = atomic_load(&stats->requests);
 	st->bytes_read = atomic_load(&stats->bytes_read);
 	st->bytes_written = atomic_load(&stats->bytes_written);
+	st->requests_async = atomic_load(&stats->requests_async);
 }
 
 void ioctl_stat(struct ioctl_call *call, const struct cachet_stat *args)

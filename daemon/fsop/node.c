@@ -31,13 +31,13 @@ static void inode_forget(struct filesystem *fs, fuse_ino_t ino, uint64_t count)
 
 void fsop_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 {
-	inode_forget(request_filesystem(req), ino, count);
+	inode_forget(request_filesystem_async(req), ino, count);
 	reply_none(req);
 }
 
 void fsop_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
-	struct filesystem *fs = request_filesystem(req);
+	struct filesystem *fs = request_filesystem_async(req);
 
 	for (size_t i = 0; i < count; i++)
 		inode_forget(fs, forgets[i].ino, forgets[i].nlookup);

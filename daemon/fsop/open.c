@@ -177,7 +177,7 @@ void fsop_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_fi
 
 void fsop_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct handle *handle = handle_find(request_filesystem(req), fi->fh);
+	struct handle *handle = handle_find(request_filesystem_async(req), fi->fh);
 
 	(void)ino;
 	handle_close(handle);

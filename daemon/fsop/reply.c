@@ -12,6 +12,14 @@ struct filesystem *request_filesystem(fuse_req_t req)
 	return fs;
 }
 
+struct filesystem *request_filesystem_async(fuse_req_t req)
+{
+	struct filesystem *fs = request_filesystem(req);
+
+	atomic_fetch_add_explicit(&fs->stats.requests_async, 1, memory_order_relaxed);
+	return fs;
+}
+
 struct caller request_caller(fuse_req_t req)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);

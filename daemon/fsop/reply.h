@@ -22,6 +22,13 @@
 struct filesystem *request_filesystem(fuse_req_t req);
 
 /**
+ * request_filesystem_async() - the same, of a request that no client waits for
+ * Context: as request_filesystem().
+ * Return: borrows the filesystem.
+ */
+struct filesystem *request_filesystem_async(fuse_req_t req);
+
+/**
  * request_caller() - who asks
  */
 struct caller request_caller(fuse_req_t req);

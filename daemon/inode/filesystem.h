@@ -44,11 +44,13 @@ struct filesystem_config {
 
 /**
  * struct filesystem_stats - counted since the start, without locks
+ * @requests_async: of @requests, those that no client waits for: RELEASE, FORGET
  * @put_aside: requests, other than for seals, that will be answered later, by another thread
  * @handles, @inodes: now
  */
 struct filesystem_stats {
 	atomic_uint_least64_t requests;
+	atomic_uint_least64_t requests_async;
 	atomic_uint_least64_t bytes_read;
 	atomic_uint_least64_t bytes_written;
 	atomic_uint_least64_t collapsed;

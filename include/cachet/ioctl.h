@@ -237,6 +237,7 @@ struct cachet_stat {
 	__u64 requests;
 	__u64 bytes_read;	/* moved by the daemon */
 	__u64 bytes_written;	/* moved by the daemon */
+	__u64 requests_async;	/* of the requests, those that no client waits for */
 };
 
 #define CACHET_IOC_ADD_SEALS	_IOWR(CACHET_IOC_MAGIC, 1, struct cachet_seals)

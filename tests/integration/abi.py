@@ -92,7 +92,8 @@ class Stat(ctypes.Structure):
                     'pins_resident', 'pinned_pages', 'waiters',
                     'foll_pin_acquired', 'foll_pin_released', 'seals_granted', 'seals_refused',
                     'seals_waited', 'pins_granted', 'pins_broken', 'collapsed',
-                    'collapse_failed', 'requests', 'bytes_read', 'bytes_written')])
+                    'collapse_failed', 'requests', 'bytes_read', 'bytes_written',
+                    'requests_async')])
 
 
 def iowr(number, size, magic=0xCA):
