@@ -268,6 +268,10 @@ def test_names(t):
         cost.quiet()
         # LOOKUP, the parent's GETATTR, CREATE, and WRITE or in io=kernel GETXATTR (capabilities).
         cost.expect(4, 'create, write, close', create, mnt + '/new')
+        # An absent name that was looked for is remembered; O_EXCL makes the kernel ask anyhow.
+        check(not os.path.exists(mnt + '/absent'), 'absent')
+        cost.expect(2, 'create, write, close of a name known to be absent', write_file,
+                    mnt + '/absent', bytes(PAGE))
         # UNLINK and the parent's GETATTR, which the kernel forgets whenever a name changes.
         cost.expect(2, 'unlink', os.unlink, mnt + '/new')
         cost.expect(2, 'unlink again', os.unlink, mnt + '/1')
