@@ -285,10 +285,15 @@ static void session_serve(struct session *session)
 static void session_end(struct session *session)
 {
 	session->fs.fuse_fd = -1;
-	if (session->fuse)
+	if (session->fuse) {
+		/* When it was never served: rings run since INIT, and end when they are told to. */
+		fuse_session_exit(session->fuse);
 		fuse_session_unmount(session->fuse);
-	if (session->fs.root)
+	}
+	if (session->fs.root) {
+		filesystem_settled(&session->fs); /* nobody waits for what will not come */
 		filesystem_interrupt(&session->fs, -1);
+	}
 	notifier_stop(&session->notifier);
 	if (session->fuse)
 		fuse_session_destroy(session->fuse);
