@@ -17,7 +17,9 @@
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <glib-unix.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -38,6 +40,9 @@
 /* How long the end waits for a moment at which nobody waits for a seal. */
 #define END_PATIENCE_MS 200
 
+/* How often the loop of an older libfuse is told to end. */
+#define WAKE_INTERVAL_US 10000
+
 /*
  * FUSE over io_uring keeps a buffer for each request that is not answered, so that who waits for a
  * seal takes one away from the others. There must be more than wait.
@@ -55,6 +60,8 @@ struct session {
 	struct notifier notifier;
 	GMainLoop *loop;
 	char *mountpoint;
+	pthread_t loop_thread;
+	_Atomic bool loop_ended;
 	int loop_result;
 };
 
@@ -246,7 +253,7 @@ static gboolean session_on_loop_end(gpointer data)
 	return G_SOURCE_REMOVE;
 }
 
-static gpointer session_loop(gpointer data)
+static void *session_loop(void *data)
 {
 	struct session *session = data;
 	struct fuse_loop_config *config = fuse_loop_cfg_create();
@@ -254,9 +261,29 @@ static gpointer session_loop(gpointer data)
 	fuse_loop_cfg_set_clone_fd(config, 0);
 	fuse_loop_cfg_set_max_threads(config, WORKERS_MAX);
 	session->loop_result = fuse_session_loop_mt(session->fuse, config);
+	atomic_store(&session->loop_ended, true);
 	fuse_loop_cfg_destroy(config);
 	g_idle_add(session_on_loop_end, session);
 	return NULL;
+}
+
+static void on_wake(int number)
+{
+}
+
+/* Before 3.18 libfuse's loop sleeps on when it is told to end, unless a signal interrupts it. */
+static void session_exit_loop(struct session *session)
+{
+	const struct sigaction wake = { .sa_handler = on_wake };
+
+	fuse_session_exit(session->fuse);
+	if (FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18))
+		return;
+	sigaction(SIGUSR1, &wake, NULL);
+	while (!atomic_load(&session->loop_ended)) {
+		pthread_kill(session->loop_thread, SIGUSR1);
+		g_usleep(WAKE_INTERVAL_US);
+	}
 }
 
 /* Before the mount can be seen, so that whoever sees it may tell the daemon to end. */
@@ -273,13 +300,15 @@ static void session_watch_signals(struct session *session)
 
 static void session_serve(struct session *session)
 {
-	GThread *thread = g_thread_new("fuse-loop", session_loop, session);
-
+	if (pthread_create(&session->loop_thread, NULL, session_loop, session)) {
+		log_error("no thread can be started");
+		return;
+	}
 	g_main_loop_run(session->loop);
 	/* Whoever waits gets an answer while there still is a way for it. */
 	filesystem_interrupt(&session->fs, END_PATIENCE_MS);
-	fuse_session_exit(session->fuse);
-	g_thread_join(thread);
+	session_exit_loop(session);
+	pthread_join(session->loop_thread, NULL);
 }
 
 static void session_end(struct session *session)
