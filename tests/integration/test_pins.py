@@ -662,6 +662,48 @@ def test_many_waiters_on_many_files(t):
         equal(sealer.result(10), SEAL_WRITE, 'seals')
 
 
+@needs('cachet')
+def test_end_of_the_mount(t):
+    """SIGTERM while pins are held: the daemon lets go of all and ends cleanly."""
+    new_file(t)
+    mount = t.run.new_mount()
+    mount.start()
+    try:
+        fd = os.open(os.path.join(mount.path, 'a'), os.O_RDWR | os.O_CREAT)
+        os.ftruncate(fd, SIZE)
+        for number in range(100):
+            abi.pin(fd, number % 16 * PAGE, PAGE, number % 2, ttl_ms=number % 3 * 100_000)
+        mount.process.send_signal(signal.SIGTERM)
+        equal(mount.process.wait(15), 0, 'exit status')
+        check(outcome(abi.unpin, fd, 1) != 0, 'a pin of a mount that is gone')
+        os.close(fd)
+        mount.stop()
+    finally:
+        mount.discard()
+
+
+@needs('cachet')
+def test_killed_daemon(t):
+    """The kernel lets go of everything that the daemon had pinned."""
+    new_file(t)
+    before = vmstat_pinned() if t.root else None
+    mount = t.run.new_mount()
+    mount.start()
+    try:
+        fd = os.open(os.path.join(mount.path, 'a'), os.O_RDWR | os.O_CREAT)
+        os.ftruncate(fd, SIZE)
+        abi.pin(fd, 0, SIZE)
+        mount.process.kill()
+        mount.process.wait(10)
+        mount.abort()
+        refused((errno.ENOTCONN, errno.ECONNABORTED), abi.unpin, fd, 1)
+        os.close(fd)
+        if before is not None:
+            within(5, lambda: vmstat_pinned() <= before, 'pinned pages of the system')
+    finally:
+        mount.discard()
+
+
 # --- holders ------------------------------------------------------------------------------------
 
 @needs('cachet')
