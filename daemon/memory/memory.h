@@ -30,7 +30,6 @@ struct memory {
 	struct list idle;
 	struct parked_group *parked;
 	unsigned parked_slot;
-	struct stat parked_stat;
 };
 
 /**

@@ -40,12 +40,14 @@
  * @socket: the message waits in it
  * @count: of the descriptors in the message
  * @members: whose they are; NULL once that memory has ended
+ * @stats: what fstat() said when they were parked
  */
 struct parked_group {
 	int socket;
 	unsigned count;
 	unsigned alive;
 	struct memory *members[GROUP_SIZE];
+	struct stat stats[GROUP_SIZE];
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -192,8 +194,7 @@ static unsigned park_some(void)
 
 		memory = group->members[i];
 		idle_remove(memory);
-		if (fstat(fds[i], &memory->parked_stat) < 0)
-			memory->parked_stat = (struct stat){ 0 };
+		fstat(fds[i], &group->stats[i]);
 		memory->parked = group;
 		memory->parked_slot = i;
 		atomic_store(&memory->fd, -1);
@@ -266,7 +267,7 @@ bool parking_stat(struct memory *memory, struct stat *st)
 {
 	scoped_mutex(&lock);
 	if (memory->parked) {
-		*st = memory->parked_stat;
+		*st = memory->parked->stats[memory->parked_slot];
 		return true;
 	}
 	idle_remove(memory);
