@@ -16,6 +16,8 @@
  * What stat() says of a parked memory is remembered from when it was parked; only somebody who still
  * maps it could change that, and then only the number of its blocks.
  *
+ * A socket pair is kept in reserve, since one is needed just when no descriptor is left.
+ *
  * One lock guards idle list, groups and the step from no holder to one. It comes after all others.
  */
 #include "memory/parking.h"
@@ -56,6 +58,7 @@ static unsigned long nr_idle;
 static atomic_ulong nr_parked;
 static atomic_long nr_open;
 static atomic_long open_limit;
+static int reserve[2] = { -1, -1 };
 
 union group_control {
 	struct cmsghdr header;
@@ -84,8 +87,24 @@ static long parking_limit(void)
 	return limit;
 }
 
+static void reserve_fill(void)
+{
+	if (reserve[0] < 0 && socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, reserve) < 0)
+		reserve[0] = reserve[1] = -1;
+}
+
+static void parking_start(void)
+{
+	scoped_mutex(&lock);
+	reserve_fill();
+}
+
 void parking_count(int descriptors)
 {
+	static pthread_once_t started = PTHREAD_ONCE_INIT;
+
+	/* Before descriptors are used up. */
+	pthread_once(&started, parking_start);
 	atomic_fetch_add_explicit(&nr_open, descriptors, memory_order_relaxed);
 }
 
@@ -108,7 +127,21 @@ static void idle_remove(struct memory *memory)
 	nr_idle--;
 }
 
-/* Return: the receiving end with the message in it, or a negative errno. */
+/* Return: 0 with a pair of sockets, or a negative errno. */
+static int reserve_take(int *pair)
+{
+	reserve_fill();
+	if (reserve[0] < 0)
+		return -EMFILE;
+	memcpy(pair, reserve, sizeof(reserve));
+	reserve[0] = reserve[1] = -1;
+	return 0;
+}
+
+/*
+ * The pair goes back to the reserve if nothing could be sent.
+ * Return: the receiving end with the message in it, or a negative errno.
+ */
 static int group_send(const int *fds, unsigned count)
 {
 	union group_control control = { 0 };
@@ -120,19 +153,22 @@ static int group_send(const int *fds, unsigned count)
 		.msg_control = control.bytes,
 		.msg_controllen = CMSG_SPACE(count * sizeof(int)),
 	};
-	int pair[2], result;
+	int pair[2];
+	int result = reserve_take(pair);
 
-	if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, pair) < 0)
-		return -errno;
+	if (result)
+		return result;
 	control.header.cmsg_level = SOL_SOCKET;
 	control.header.cmsg_type = SCM_RIGHTS;
 	control.header.cmsg_len = CMSG_LEN(count * sizeof(int));
 	memcpy(CMSG_DATA(&control.header), fds, count * sizeof(int));
-	result = sendmsg(pair[0], &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : pair[1];
-	if (result < 0)
-		close(pair[1]);
+	if (sendmsg(pair[0], &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+		result = -errno;
+		memcpy(reserve, pair, sizeof(reserve));
+		return result;
+	}
 	close(pair[0]);
-	return result;
+	return pair[1];
 }
 
 /* Copies of a group's descriptors. Return: 0, or a negative errno with none left open. */
@@ -206,6 +242,7 @@ static unsigned park_some(void)
 	}
 	parking_count(-(int)closed);
 	atomic_fetch_add(&nr_parked, group->count);
+	reserve_fill();
 	return closed;
 }
 

@@ -66,8 +66,14 @@ static void destroy_all(void)
 
 static void test_park(void)
 {
-	unsigned before = descriptors();
+	unsigned before;
 	struct stat st;
+
+	/* The first memory makes the reserve. */
+	memory_init(&memories[0]);
+	fill(0);
+	memory_destroy(&memories[0]);
+	before = descriptors();
 
 	fill_all();
 	g_assert_cmpuint(parking_parked(), >=, COUNT - LIMIT - 64);
@@ -109,6 +115,28 @@ static void test_seals_and_changes(void)
 		g_assert_cmpuint(memory_seals(&memories[i]), ==, i % 3 ? 0 : F_SEAL_WRITE);
 		check(i);
 	}
+	destroy_all();
+}
+
+/* No descriptor is left, not even for a socket: the reserve is there for that. */
+static void test_reserve(void)
+{
+	struct rlimit old, few;
+	unsigned made = 0;
+
+	parking_set_limit(COUNT * 2);
+	getrlimit(RLIMIT_NOFILE, &old);
+	few = old;
+	few.rlim_cur = descriptors() + LIMIT;
+	g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &few), ==, 0);
+	for (; made < COUNT; made++) {
+		memory_init(&memories[made]);
+		fill(made);
+	}
+	g_assert_cmpuint(parking_parked(), >, COUNT - LIMIT - 64);
+	for (unsigned i = 0; i < COUNT; i++)
+		check(i);
+	setrlimit(RLIMIT_NOFILE, &old);
 	destroy_all();
 }
 
@@ -176,6 +204,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/parking/park", test_park);
 	g_test_add_func("/parking/held_stay", test_held_stay);
 	g_test_add_func("/parking/seals_and_changes", test_seals_and_changes);
+	g_test_add_func("/parking/reserve", test_reserve);
 	g_test_add_func("/parking/no_descriptors", test_no_descriptors);
 	g_test_add_func("/parking/threads", test_threads);
 	return g_test_run();
