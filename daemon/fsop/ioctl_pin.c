@@ -48,7 +48,7 @@ static int pin_call_add(struct pin_call *pin)
 		.ttl_ms = pin->args.ttl_ms,
 		.label = pin->args.label,
 		.uid = pin->caller.uid,
-		.pid = pin->caller.pid,
+		.pid = process_of_thread(pin->caller.pid),
 		.handle = pin->handle->id,
 		.owner = pin->inode,
 	};

@@ -23,6 +23,19 @@ static void process_comm(pid_t pid, char comm[CACHET_COMM_SIZE])
 		g_strlcpy(comm, g_strchomp(text), CACHET_COMM_SIZE);
 }
 
+pid_t process_of_thread(pid_t thread)
+{
+	g_autofree char *path = g_strdup_printf("/proc/%d/status", thread);
+	g_autofree char *text = NULL;
+	const char *line;
+	int pid;
+
+	if (!g_file_get_contents(path, &text, NULL, NULL))
+		return thread;
+	line = strstr(text, "\nTgid:");
+	return line && sscanf(line, " Tgid: %d", &pid) == 1 ? pid : thread;
+}
+
 static uid_t process_uid(pid_t pid)
 {
 	g_autofree char *path = g_strdup_printf("/proc/%d", pid);
@@ -105,8 +118,13 @@ static uint64_t collect_writers(struct collected *collected, struct inode *inode
 		g_array_append_val(writers, holder);
 	}
 	pthread_mutex_unlock(&inode->lock);
-	for (unsigned i = 0; i < writers->len; i++)
-		collected_add(collected, &g_array_index(writers, struct cachet_holder, i));
+	for (unsigned i = 0; i < writers->len; i++) {
+		struct cachet_holder *holder = &g_array_index(writers, struct cachet_holder, i);
+
+		if (collected->named)
+			holder->pid = process_of_thread(holder->pid);
+		collected_add(collected, holder);
+	}
 	return next;
 }
 
