@@ -68,14 +68,12 @@ void seal_call_start(fuse_req_t req, struct inode *inode, const struct seal_call
 	wait->inode = inode;
 	wait->answer = call->answer;
 	wait->request.verb = call->verb;
+	wait->request.seals = call->seals;
 	wait->request.populate = call->flags & CACHET_SEAL_POPULATE;
 	wait->request.deadline_ms = seal_call_deadline(inode->fs, call);
 	wait->request.handle = call->handle;
 	wait->request.owner = call->owner;
 	wait->request.done = seal_wait_done;
-	pthread_mutex_lock(&inode->lock);
-	wait->request.seals = seal_rules_expand(call->seals, inode->mode);
-	pthread_mutex_unlock(&inode->lock);
 	fuse_req_interrupt_func(req, seal_wait_interrupted, wait);
 	result = seal_submit(&inode->sealing, &wait->request);
 	if (result != -EINPROGRESS)

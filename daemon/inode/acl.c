@@ -131,16 +131,19 @@ static int acl_set_access_locked(struct inode *inode, struct acl *acl, size_t si
 	if (kill & ATTR_KILL_SGID)
 		mode &= ~S_ISGID;
 	if (inode_is_regular(inode))
-		result = seal_rules_check_mode(sealing_current(&inode->sealing), inode->mode, mode);
+		result = sealing_check_mode_locked(&inode->sealing, inode->mode, mode);
 	if (result)
 		return result;
 	if (count > 3)
 		result = xattr_set_locked(inode, ACL_XATTR_ACCESS, acl, size, 0);
 	else
 		xattr_remove_locked(inode, ACL_XATTR_ACCESS);
-	if (result == 0)
-		inode->mode = mode;
-	return result;
+	if (result)
+		return result;
+	inode->mode = mode;
+	if (inode_is_regular(inode))
+		sealing_wake_locked(&inode->sealing);
+	return 0;
 }
 
 int acl_set(struct inode *inode, const char *name, const void *value, size_t size, unsigned kill)

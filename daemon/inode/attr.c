@@ -202,7 +202,7 @@ int attr_change(struct inode *inode, unsigned what, const struct stat *new)
 	if ((what & ATTR_SIZE) && !inode_is_regular(inode))
 		return inode_is_dir(inode) ? -EISDIR : -EINVAL;
 	if (inode_is_regular(inode)) {
-		int refused = seal_rules_check_mode(sealing_current(&inode->sealing), inode->mode, mode);
+		int refused = sealing_check_mode_locked(&inode->sealing, inode->mode, mode);
 
 		if (refused)
 			return refused;
@@ -226,8 +226,11 @@ int attr_change(struct inode *inode, unsigned what, const struct stat *new)
 			return result;
 	}
 	inode->mode = mode;
-	if (what & ATTR_MODE)
+	if (what & ATTR_MODE) {
 		acl_mode_changed_locked(inode);
+		if (inode_is_regular(inode))
+			sealing_wake_locked(&inode->sealing);
+	}
 	if (what & ATTR_UID)
 		inode->uid = new->st_uid;
 	if (what & ATTR_GID)

@@ -50,12 +50,18 @@ static bool inode_sealing_mapped(struct sealing *sealing)
 	return inode_is_mapped_writable(sealing_inode(sealing));
 }
 
+static mode_t inode_sealing_mode_locked(struct sealing *sealing)
+{
+	return sealing_inode(sealing)->mode;
+}
+
 static const struct sealing_ops inode_sealing_ops = {
 	.get = inode_sealing_get,
 	.put = inode_sealing_put,
 	.granted = inode_sealing_granted,
 	.attr_stale = inode_sealing_attr_stale,
 	.mapped = inode_sealing_mapped,
+	.mode_locked = inode_sealing_mode_locked,
 };
 
 static int inode_init_regular(struct inode *inode)

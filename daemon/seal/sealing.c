@@ -95,11 +95,18 @@ static struct writer *sealing_find_writer_locked(struct sealing *sealing, uint64
 	return NULL;
 }
 
+/* The seals that a request still wants, by the mode that the file has now. */
+static unsigned request_wanted_locked(struct sealing *sealing, struct seal_request *request)
+{
+	return seal_rules_expand(request->seals, sealing->ops->mode_locked(sealing)) &
+	       ~sealing_current(sealing);
+}
+
 /* Return: 1 when writers or pins are in the way, 0 when none are, or how the request ends. */
 static int request_hindered_locked(struct sealing *sealing, struct seal_request *request)
 {
 	unsigned current = sealing_current(sealing);
-	unsigned wanted = request->seals & ~current;
+	unsigned wanted = request_wanted_locked(sealing, request);
 	unsigned writers_allowed = 0;
 
 	if (current & F_SEAL_SEAL)
@@ -183,6 +190,7 @@ static int sealing_ask_locked(struct sealing *sealing, unsigned wanted)
 	if (deny && mapping_deny_writable(sealing->mapping))
 		return -EBUSY;
 	sealing->asking = true;
+	sealing->asked = wanted;
 	pthread_mutex_unlock(sealing->lock);
 	result = mapping_add_seals(sealing->mapping, wanted & SEALS_OF_MEMORY);
 	/* From now on the size is what it is, and nobody knows yet: the moment to forget older ones. */
@@ -190,6 +198,7 @@ static int sealing_ask_locked(struct sealing *sealing, unsigned wanted)
 		sealing->ops->attr_stale(sealing);
 	pthread_mutex_lock(sealing->lock);
 	sealing->asking = false;
+	sealing->asked = 0;
 	sealing->memory_busy = result == -EBUSY;
 	if (result == 0) {
 		atomic_fetch_or_explicit(&sealing->seals, wanted, memory_order_release);
@@ -206,7 +215,7 @@ static int sealing_prepare_locked(struct sealing *sealing, struct seal_request *
 	bool mapped = false;
 
 	sealing->asking = true;
-	if (request->seals & ~sealing_current(sealing) & F_SEAL_WRITE) {
+	if (request_wanted_locked(sealing, request) & F_SEAL_WRITE) {
 		pthread_mutex_unlock(sealing->lock);
 		mapped = sealing->ops->mapped(sealing);
 		pthread_mutex_lock(sealing->lock);
@@ -239,7 +248,7 @@ static void sealing_try_locked(struct sealing *sealing, struct seal_request *req
 	if (request->verb == SEAL_PREPARE) {
 		result = sealing_prepare_locked(sealing, request);
 	} else {
-		unsigned wanted = request->seals & ~sealing_current(sealing);
+		unsigned wanted = request_wanted_locked(sealing, request);
 
 		result = sealing_ask_locked(sealing, wanted);
 		if (result == 0)
@@ -357,15 +366,17 @@ void sealing_run(struct sealing *sealing)
 	sealing->ops->put(sealing);
 }
 
-static bool request_never_sleeps(struct sealing *sealing, struct seal_request *request)
+static bool request_never_sleeps_locked(struct sealing *sealing, struct seal_request *request)
 {
 	return request->verb == SEAL_ADD && !request->populate &&
-	       (!(request->seals & SEALS_NO_WRITER) || !sealing->mapping->shared);
+	       (!(request_wanted_locked(sealing, request) & SEALS_NO_WRITER) ||
+		!sealing->mapping->shared);
 }
 
 int seal_submit(struct sealing *sealing, struct seal_request *request)
 {
 	struct seal_engine *engine = sealing->engine;
+	bool at_once;
 	int hindered;
 
 	list_init(&request->link);
@@ -380,10 +391,13 @@ int seal_submit(struct sealing *sealing, struct seal_request *request)
 		return hindered;
 	}
 	atomic_fetch_add(&engine->waiting, 1);
+	/* Who waits already may have to be asked for, which may sleep. */
+	at_once = !sealing->running && list_empty(&sealing->requests) &&
+		  request_never_sleeps_locked(sealing, request);
 	list_add_tail(&sealing->requests, &request->link);
 	/* Once the request is answered, nothing but this keeps the file. */
 	sealing->ops->get(sealing);
-	if (!sealing->running && request_never_sleeps(sealing, request)) {
+	if (at_once) {
 		sealing->running = true;
 		sealing_work_locked(sealing);
 	} else {
@@ -412,6 +426,12 @@ int sealing_admit_writer_locked(struct sealing *sealing, struct admission *admis
 	if (admission)
 		list_add_tail(&sealing->admissions, &admission->link);
 	return -EINPROGRESS;
+}
+
+int sealing_check_mode_locked(struct sealing *sealing, mode_t old_mode, mode_t new_mode)
+{
+	lock_assert_held(sealing->lock);
+	return seal_rules_check_mode(sealing_current(sealing) | sealing->asked, old_mode, new_mode);
 }
 
 void sealing_add_writer_locked(struct sealing *sealing, struct writer *writer)

@@ -33,6 +33,7 @@ struct sealing;
  * @attr_stale: holes were filled, or seals are about to be seen; no locks are held
  * @mapped:  is the memory mapped shared and writable, as far as anybody can see? Sleeps, no locks
  *           are held.
+ * @mode_locked: the mode of the file; the lock is held
  */
 struct sealing_ops {
 	void (*get)(struct sealing *sealing);
@@ -40,6 +41,7 @@ struct sealing_ops {
 	void (*granted)(struct sealing *sealing, unsigned added);
 	void (*attr_stale)(struct sealing *sealing);
 	bool (*mapped)(struct sealing *sealing);
+	mode_t (*mode_locked)(struct sealing *sealing);
 };
 
 /**
@@ -72,7 +74,7 @@ enum seal_verb {
 /**
  * struct seal_request - one who wants seals
  * @verb:   what is wanted
- * @seals:  F_SEAL_*, expanded
+ * @seals:  F_SEAL_*, as asked: what EXEC implies depends on the mode of the moment
  * @populate: allocate the holes before anything is sealed
  * @deadline_ms: of clock_now_ms(); negative is never
  * @handle: PREPARE, COMMIT: the handle that is handed over
@@ -106,6 +108,7 @@ struct seal_request {
  * @seals:   F_SEAL_* that are set; may be read without the lock
  * @denied:  writers are denied for good (WRITE or FUTURE_WRITE is set)
  * @asking:  the memory is being asked; new writers wait in @admissions
+ * @asked:   F_SEAL_* that it is being asked for
  * @running: sealing_run() is queued or runs
  * @rerun:   ... and something happened meanwhile
  * @memory_busy: the memory had references that we know nothing of when it was asked last
@@ -121,6 +124,7 @@ struct sealing {
 	atomic_uint seals;
 	bool denied;
 	bool asking;
+	unsigned asked;
 	bool running;
 	bool rerun;
 	bool memory_busy;
@@ -174,6 +178,16 @@ void seal_interrupt(struct sealing *sealing, struct seal_request *request);
  * Return: 0; -EPERM (sealed); -EINPROGRESS (@admission will be resumed).
  */
 int sealing_admit_writer_locked(struct sealing *sealing, struct admission *admission);
+
+/**
+ * sealing_check_mode_locked() - may the mode change like this?
+ *
+ * A change that EXEC forbids is refused while EXEC is being set, too, as what it implies was decided
+ * by the mode of before.
+ * Context: the lock; when the mode has changed, sealing_wake_locked() follows under it.
+ * Return: 0; -EPERM.
+ */
+int sealing_check_mode_locked(struct sealing *sealing, mode_t old_mode, mode_t new_mode);
 
 /**
  * sealing_add_writer_locked() - a handle that can map the memory writable is open
