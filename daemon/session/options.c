@@ -7,13 +7,16 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "session/config.h"
+
 static const char usage[] =
-	"usage: cachetd [-f] [-d] [-o OPTIONS] MOUNTPOINT\n"
+	"usage: cachetd [-f] [-d] [-c FILE] [-o OPTIONS] MOUNTPOINT\n"
 	"\n"
 	"Serve sealable memory files on MOUNTPOINT.\n"
 	"\n"
 	"  -f, --foreground  stay in the foreground, log to standard error\n"
 	"  -d, --debug       log more; implies -f\n"
+	"  -c, --config FILE settings, instead of those in " CACHET_CONFIG_DIR "; -o wins\n"
 	"  -h, --help        show this text\n"
 	"  -V, --version     show the version\n"
 	"  -o OPTIONS        options, separated by commas:\n"
@@ -214,7 +217,7 @@ static bool parse_common(struct options *options, const char *text, const char *
 	return g_str_has_prefix(key, "x-") || g_str_has_prefix(key, "comment");
 }
 
-static bool parse_one(struct options *options, const char *text, GError **error)
+bool options_parse_one(struct options *options, const char *text, GError **error)
 {
 	const char *equals = strchr(text, '=');
 	g_autofree char *key = g_strndup(text, equals ? (gsize)(equals - text) : strlen(text));
@@ -234,7 +237,7 @@ bool options_parse_list(struct options *options, const char *text, GError **erro
 	g_auto(GStrv) parts = g_strsplit(text, ",", -1);
 
 	for (char **part = parts; *part; part++)
-		if (**part && !parse_one(options, *part, error))
+		if (**part && !options_parse_one(options, *part, error))
 			return false;
 	return true;
 }
@@ -255,14 +258,29 @@ static bool options_check(const struct options *options, GError **error)
 	return true;
 }
 
+/* A file that was asked for must be there; one of the mount point may be. */
+static bool options_configure(struct options *options, const char *asked, GError **error)
+{
+	g_autofree char *path = NULL;
+
+	if (asked)
+		return config_load(options, asked, true, error);
+	if (!options->mountpoint)
+		return true;
+	path = config_path(options->mountpoint);
+	return config_load(options, path, false, error);
+}
+
 bool options_parse(struct options *options, int argc, char **argv, GError **error)
 {
 	g_auto(GStrv) lists = NULL;
 	g_auto(GStrv) rest = NULL;
+	g_autofree char *config = NULL;
 	gboolean foreground = FALSE, debug = FALSE, help = FALSE, version = FALSE;
 	const GOptionEntry entries[] = {
 		{ "foreground", 'f', 0, G_OPTION_ARG_NONE, &foreground, NULL, NULL },
 		{ "debug", 'd', 0, G_OPTION_ARG_NONE, &debug, NULL, NULL },
+		{ "config", 'c', 0, G_OPTION_ARG_FILENAME, &config, NULL, NULL },
 		{ "help", 'h', 0, G_OPTION_ARG_NONE, &help, NULL, NULL },
 		{ "version", 'V', 0, G_OPTION_ARG_NONE, &version, NULL, NULL },
 		{ "options", 'o', 0, G_OPTION_ARG_STRING_ARRAY, &lists, NULL, NULL },
@@ -282,14 +300,16 @@ bool options_parse(struct options *options, int argc, char **argv, GError **erro
 	options->version = version;
 	if (help || version)
 		return true;
-	for (char **list = lists; list && *list; list++)
-		if (!options_parse_list(options, *list, error))
-			return false;
 	if (rest && rest[0] && rest[1]) {
 		g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED,
 			    "one mount point is enough: \"%s\"", rest[1]);
 		return false;
 	}
 	options->mountpoint = rest && rest[0] ? g_strdup(rest[0]) : NULL;
+	if (!options_configure(options, config, error))
+		return false;
+	for (char **list = lists; list && *list; list++)
+		if (!options_parse_list(options, *list, error))
+			return false;
 	return options_check(options, error);
 }

@@ -43,6 +43,8 @@ struct options {
  * options_parse() - read the command line
  * @options: filled in; options_clear() in any case
  * @error: out: what is wrong with it
+ *
+ * The key file of the mount point is read first, see config.h: the command line wins.
  * Return: true; false with @error set.
  */
 bool options_parse(struct options *options, int argc, char **argv, GError **error);
@@ -53,6 +55,13 @@ bool options_parse(struct options *options, int argc, char **argv, GError **erro
  * Return: true; false with @error set.
  */
 bool options_parse_list(struct options *options, const char *text, GError **error);
+
+/**
+ * options_parse_one() - read one option, with its value if it has one
+ * @text: such as io=kernel; a comma belongs to the value
+ * Return: true; false with @error set.
+ */
+bool options_parse_one(struct options *options, const char *text, GError **error);
 
 /**
  * options_clear() - give back what the options own

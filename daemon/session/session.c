@@ -33,12 +33,16 @@
 #include "session/background.h"
 #include "session/mountpoint.h"
 #include "session/notifier.h"
+#include "session/notify_socket.h"
 #include "session/ops.h"
 
 #define WORKERS_MAX 16
 
 /* How long the end waits for a moment at which nobody waits for a seal. */
 #define END_PATIENCE_MS 200
+
+/* How often the service manager is told how things are, unless it wants to hear us more often. */
+#define STATUS_INTERVAL_MS 30000
 
 /* How often the loop of an older libfuse is told to end. */
 #define WAKE_INTERVAL_US 10000
@@ -58,6 +62,7 @@ struct session {
 	struct filesystem fs;
 	struct fuse_session *fuse;
 	struct notifier notifier;
+	struct notify_socket manager;
 	GMainLoop *loop;
 	char *mountpoint;
 	pthread_t loop_thread;
@@ -298,13 +303,42 @@ static void session_watch_signals(struct session *session)
 	signal(SIGXFSZ, SIG_IGN); /* EFBIG says the same, and to the one whom it concerns */
 }
 
+static gboolean session_tell_manager(gpointer data)
+{
+	struct session *session = data;
+	struct filesystem *fs = &session->fs;
+
+	notify_socket_send(&session->manager, "WATCHDOG=1\nSTATUS=io=%s, %" G_GUINT64_FORMAT
+			   " inodes, %" G_GUINT64_FORMAT " handles, %u seals wait",
+			   fs->plane == CACHET_PLANE_KERNEL ? "kernel" : "daemon",
+			   (guint64)atomic_load(&fs->stats.inodes),
+			   (guint64)atomic_load(&fs->stats.handles),
+			   (unsigned)atomic_load(&fs->seals.waiting));
+	return G_SOURCE_CONTINUE;
+}
+
+/* The watchdog hears the main loop, which ends the daemon; a worker may wait for good reasons. */
+static void session_ready(struct session *session)
+{
+	guint64 half_ms = session->manager.watchdog_us / 2000;
+	bool often = half_ms && half_ms < STATUS_INTERVAL_MS;
+
+	if (!session->manager.length)
+		return;
+	notify_socket_send(&session->manager, "READY=1\nMAINPID=%d", (int)getpid());
+	session_tell_manager(session);
+	g_timeout_add(often ? half_ms : STATUS_INTERVAL_MS, session_tell_manager, session);
+}
+
 static void session_serve(struct session *session)
 {
 	if (pthread_create(&session->loop_thread, NULL, session_loop, session)) {
 		log_error("no thread can be started");
 		return;
 	}
+	session_ready(session);
 	g_main_loop_run(session->loop);
+	notify_socket_send(&session->manager, "STOPPING=1\nSTATUS=ending");
 	/* Whoever waits gets an answer while there still is a way for it. */
 	filesystem_interrupt(&session->fs, END_PATIENCE_MS);
 	session_exit_loop(session);
@@ -349,6 +383,7 @@ int session_run(const struct options *options)
 
 	raise_descriptor_limit();
 	session->options = options;
+	notify_socket_take(&session->manager);
 	if (!options->foreground) {
 		background = background_fork();
 		if (background < 0) {
