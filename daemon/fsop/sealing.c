@@ -74,6 +74,8 @@ void seal_call_start(fuse_req_t req, struct inode *inode, const struct seal_call
 	wait->request.handle = call->handle;
 	wait->request.owner = call->owner;
 	wait->request.done = seal_wait_done;
+	if (inode->fs->features & CACHET_FEATURE_IO_URING)
+		wait->request.caller = request_caller(req).pid;
 	fuse_req_interrupt_func(req, seal_wait_interrupted, wait);
 	result = seal_submit(&inode->sealing, &wait->request);
 	if (result != -EINPROGRESS)

@@ -38,9 +38,13 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/lock.h"
+#include "seal/procsignals.h"
 
 #define BACKOFF_FIRST_MS 10
 #define BACKOFF_LAST_MS 250
+
+/* How often a caller is looked at whose signals may be lost. */
+#define LOOK_MS 100
 
 void sealing_init(struct sealing *sealing, pthread_mutex_t *lock, struct mapping *mapping,
 		  struct seal_engine *engine, const struct sealing_ops *ops)
@@ -149,6 +153,20 @@ static bool request_expired(struct seal_request *request, int64_t now)
 	return request->deadline_ms >= 0 && now >= request->deadline_ms;
 }
 
+/* A signal that is pending twice in a row is one that the caller cannot take while it waits. */
+static bool request_given_up(struct seal_request *request, int64_t now)
+{
+	bool pending;
+
+	if (request->interrupted || !request->caller || now < request->look_ms)
+		return request->interrupted;
+	pending = procsignals_pending(request->caller);
+	request->interrupted = pending && request->signalled;
+	request->signalled = pending;
+	request->look_ms = now + LOOK_MS;
+	return request->interrupted;
+}
+
 /* Ends what must end, and finds a request whose last step can be tried now. */
 static struct seal_request *sealing_next_ready_locked(struct sealing *sealing, struct list *finished)
 {
@@ -160,7 +178,7 @@ static struct seal_request *sealing_next_ready_locked(struct sealing *sealing, s
 		bool expired = request_expired(request, now);
 		bool asked = request->retry_ms != 0;
 
-		if (request->interrupted)
+		if (request_given_up(request, now))
 			request_finish_locked(sealing, request, -EINTR, finished);
 		else if (hindered < 0)
 			request_finish_locked(sealing, request, hindered, finished);
@@ -293,6 +311,8 @@ static void sealing_arm_timer_locked(struct sealing *sealing)
 		earlier(&at, request->deadline_ms);
 		if (request->retry_ms)
 			earlier(&at, request->retry_ms);
+		if (request->caller)
+			earlier(&at, request->look_ms);
 	}
 	if (sealing->prepared_handle)
 		earlier(&at, sealing->prepared_until);
@@ -380,6 +400,8 @@ int seal_submit(struct sealing *sealing, struct seal_request *request)
 	int hindered;
 
 	list_init(&request->link);
+	if (request->caller)
+		request->look_ms = clock_now_ms() + LOOK_MS;
 	pthread_mutex_lock(sealing->lock);
 	hindered = request_hindered_locked(sealing, request);
 	if (hindered >= 0 && engine->max_waiting &&

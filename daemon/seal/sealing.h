@@ -79,6 +79,7 @@ enum seal_verb {
  * @deadline_ms: of clock_now_ms(); negative is never
  * @handle: PREPARE, COMMIT: the handle that is handed over
  * @owner:  PREPARE, COMMIT: the handle that the call came through
+ * @caller: thread that may have a signal of which nobody tells us, see procsignals.h; 0: they do
  * @done:   called once, without locks, when seal_submit() said -EINPROGRESS
  *
  * The rest is private. The submitter owns the request, and must not free it before @done.
@@ -90,11 +91,14 @@ struct seal_request {
 	int64_t deadline_ms;
 	uint64_t handle;
 	uint64_t owner;
+	pid_t caller;
 	void (*done)(struct seal_request *request, int result);
 
 	struct list link;
 	bool interrupted;
+	bool signalled;
 	bool waited;
+	int64_t look_ms;
 	int64_t retry_ms;
 	unsigned backoff_ms;
 	int result;
