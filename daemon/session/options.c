@@ -305,7 +305,8 @@ bool options_parse(struct options *options, int argc, char **argv, GError **erro
 			    "one mount point is enough: \"%s\"", rest[1]);
 		return false;
 	}
-	options->mountpoint = rest && rest[0] ? g_strdup(rest[0]) : NULL;
+	/* An empty name would be the current directory. */
+	options->mountpoint = rest && rest[0] && *rest[0] ? g_strdup(rest[0]) : NULL;
 	if (!options_configure(options, config, error))
 		return false;
 	for (char **list = lists; list && *list; list++)
