@@ -31,13 +31,29 @@ void seal_engine_start(struct seal_engine *engine)
 	engine->thread = g_thread_new("seal-clock", engine_clock, engine);
 }
 
+static gboolean engine_quit(gpointer loop)
+{
+	g_main_loop_quit(loop);
+	return G_SOURCE_REMOVE;
+}
+
+/* g_main_loop_quit() has no effect on a loop that its thread has not begun yet: ask from within. */
+static void engine_stop_clock(struct seal_engine *engine)
+{
+	GSource *quit = g_idle_source_new();
+
+	g_source_set_callback(quit, engine_quit, engine->loop, NULL);
+	g_source_attach(quit, engine->clock);
+	g_source_unref(quit);
+	g_thread_join(engine->thread);
+}
+
 void seal_engine_stop(struct seal_engine *engine)
 {
 	if (!engine->thread)
 		return;
 	g_thread_pool_free(engine->pool, FALSE, TRUE);
-	g_main_loop_quit(engine->loop);
-	g_thread_join(engine->thread);
+	engine_stop_clock(engine);
 	g_main_loop_unref(engine->loop);
 	g_main_context_unref(engine->clock);
 	engine->thread = NULL;
