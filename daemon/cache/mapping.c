@@ -99,18 +99,27 @@ uint64_t mapping_size(struct mapping *mapping)
 
 void mapping_stat(struct mapping *mapping, uint64_t *size, uint64_t *blocks, struct timespec *mtime)
 {
+	struct timespec atime;
+
+	mapping_stat_times(mapping, size, blocks, mtime, &atime);
+}
+
+void mapping_stat_times(struct mapping *mapping, uint64_t *size, uint64_t *blocks,
+			struct timespec *mtime, struct timespec *atime)
+{
 	struct stat st;
 
 	if (!mapping->shared) {
 		*size = mapping_size(mapping);
 		*blocks = atomic_load(&mapping->nr_pages) << (PAGE_SHIFT - 9);
-		*mtime = (struct timespec){ 0 };
+		*mtime = *atime = (struct timespec){ 0 };
 		return;
 	}
 	memory_stat(&mapping->memory, &st);
 	*size = (uint64_t)st.st_size;
 	*blocks = (uint64_t)st.st_blocks;
 	*mtime = st.st_mtim;
+	*atime = st.st_atim;
 }
 
 int mapping_map_writable(struct mapping *mapping)

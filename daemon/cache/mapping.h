@@ -110,6 +110,14 @@ void mapping_stat(struct mapping *mapping, uint64_t *size, uint64_t *blocks,
 		  struct timespec *mtime);
 
 /**
+ * mapping_stat_times() - mapping_stat(), and when the memory was last read behind our back
+ * @atime: out: the time; tv_sec 0 when it never was
+ * Context: any.
+ */
+void mapping_stat_times(struct mapping *mapping, uint64_t *size, uint64_t *blocks,
+			struct timespec *mtime, struct timespec *atime);
+
+/**
  * mapping_read_begin() - where to read a range from
  * @offset: bytes
  * @length: bytes wanted

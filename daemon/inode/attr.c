@@ -55,19 +55,37 @@ static void attr_take_memory_mtime_locked(struct inode *inode, const struct time
 		inode->ctime = inode->mtime;
 }
 
+/*
+ * The rule of relatime: reads count when contents have changed since the last one, or once a day. The
+ * memory's own time moves with every read and mapping.
+ */
+static void attr_take_memory_atime_locked(struct inode *inode, const struct timespec *atime)
+{
+	if (time_equal(atime, &inode->memory_atime) || !atime->tv_sec)
+		return;
+	inode->memory_atime = *atime;
+	if (time_before(&inode->mtime, &inode->atime) && time_before(&inode->ctime, &inode->atime) &&
+	    atime->tv_sec - inode->atime.tv_sec < RELATIME_SECONDS)
+		return;
+	inode->atime = *atime;
+}
+
 void attr_sync_memory_locked(struct inode *inode, bool baseline)
 {
 	uint64_t size, blocks;
-	struct timespec mtime;
+	struct timespec mtime, atime;
 
 	lock_assert_held(&inode->lock);
 	if (!inode->mapping.shared)
 		return;
-	mapping_stat(&inode->mapping, &size, &blocks, &mtime);
-	if (baseline)
+	mapping_stat_times(&inode->mapping, &size, &blocks, &mtime, &atime);
+	if (baseline) {
 		inode->memory_mtime = mtime;
-	else
-		attr_take_memory_mtime_locked(inode, &mtime);
+		inode->memory_atime = atime;
+		return;
+	}
+	attr_take_memory_mtime_locked(inode, &mtime);
+	attr_take_memory_atime_locked(inode, &atime);
 }
 
 static double attr_cacheable_locked(struct inode *inode)
@@ -91,12 +109,14 @@ double attr_get_locked(struct inode *inode, struct stat *st)
 		.st_blksize = PAGE_BYTES,
 	};
 	if (inode_is_regular(inode)) {
-		struct timespec mtime;
+		struct timespec mtime, atime;
 		uint64_t size, blocks;
 
-		mapping_stat(&inode->mapping, &size, &blocks, &mtime);
-		if (inode->mapping.shared)
+		mapping_stat_times(&inode->mapping, &size, &blocks, &mtime, &atime);
+		if (inode->mapping.shared) {
 			attr_take_memory_mtime_locked(inode, &mtime);
+			attr_take_memory_atime_locked(inode, &atime);
+		}
 		st->st_size = size;
 		st->st_blocks = blocks;
 	} else if (inode_is_dir(inode)) {

@@ -29,6 +29,7 @@ struct directory;
  * @atime_until: second up to which a read need not change @atime; may be read without the lock
  * @backing: passthrough: the kernel's id of the memory; 0: none, as when no handle is open
  * @memory_mtime: the memory's own time of change that is already in @mtime
+ * @memory_atime: the memory's own time of access that is already in @atime, or too early for it
  * @past_writers: threads that had opened closed handles that hindered seals; the last ones of
  *           @nr_past_writers
  * @resizer: thread whose truncation the kernel may not have finished, begun at @resized_ms
@@ -63,7 +64,7 @@ struct inode {
 			struct list handles;
 			unsigned nr_handles;
 			int backing;
-			struct timespec memory_mtime;
+			struct timespec memory_mtime, memory_atime;
 			pid_t past_writers[PAST_WRITERS];
 			unsigned nr_past_writers;
 			pid_t resizer;

@@ -278,12 +278,14 @@ def test_what_moves_times(t):
     os.symlink('f', t.path('l'))
     f, d = t.path('f'), t.path('d')
     fd = os.open(f, os.O_RDWR)
+    other = os.open(t.path('other'), os.O_RDWR | os.O_CREAT)
 
     def table():
         yield f, 'mc', 'write', lambda: os.pwrite(fd, b'x', 0)
         yield f, '', 'write of nothing', lambda: os.pwrite(fd, b'', 0)
-        # Nobody tells the daemon of a read that the kernel does by itself.
-        yield f, '' if t.kernel else 'a', 'read', lambda: os.pread(fd, 1, 0)
+        yield f, 'a', 'read', lambda: os.pread(fd, 1, 0)
+        # The kernel goes on showing the source's attributes that it has cached.
+        yield f, s.differs('a', ''), 'copy_file_range', lambda: os.copy_file_range(fd, other, 1, 0)
         yield f, 'mc', 'ftruncate', lambda: os.ftruncate(fd, 100)
         yield f, 'mc', 'truncate', lambda: os.truncate(f, 50)
         yield f, 'mc', 'truncate to the same size', lambda: os.truncate(f, 50)
@@ -330,6 +332,27 @@ def test_what_moves_times(t):
         for path, want, what, function in table():
             s.equal(moved(path, function), want, 'times that are moved by ' + what)
     os.close(fd)
+    os.close(other)
+
+
+def test_relatime(t):
+    """A second read moves atime only when contents have changed since the first."""
+    path = t.path('f')
+    write_file(path, b'contents')
+    with sheet(t) as s, opened(path, os.O_RDWR) as fd:
+        def read():
+            time.sleep(0.02)
+            os.pread(fd, 1, 0)
+            return os.fstat(fd).st_atime_ns
+        first = read()
+        s.true(first > os.fstat(fd).st_mtime_ns, 'atime after the first read')
+        s.equal(read(), first, 'atime after the second read')
+        os.utime(path, (1, 1))
+        s.true(os.fstat(fd).st_atime == 1, 'utime sets it')
+        s.true(read() > first, 'atime after utime and a read')
+        os.pwrite(fd, b'x', 0)
+        last = os.fstat(fd).st_atime_ns
+        s.true(read() > last, 'atime after a write and a read')
 
 
 def test_new_nodes_have_the_time(t):
