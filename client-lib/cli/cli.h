@@ -40,6 +40,7 @@ extern const struct verb verb_put;
 extern const struct verb verb_seal;
 extern const struct verb verb_seals;
 extern const struct verb verb_stat;
+extern const struct verb verb_top;
 extern const struct verb verb_unpin;
 
 /**

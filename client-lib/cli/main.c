@@ -8,7 +8,7 @@
 
 static const struct verb *const verbs[] = {
 	&verb_put,  &verb_seal,    &verb_seals, &verb_pin,    &verb_unpin,
-	&verb_holders, &verb_stat, &verb_doctor,
+	&verb_holders, &verb_stat, &verb_top,   &verb_doctor,
 };
 
 #define NR_VERBS (sizeof(verbs) / sizeof(verbs[0]))

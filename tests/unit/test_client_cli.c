@@ -44,7 +44,7 @@ static struct answer run(const char *line)
 }
 
 static const char *const verbs[] = { "put",   "seal",    "seals", "pin",
-				     "unpin", "holders", "stat",  "doctor" };
+				     "unpin", "holders", "stat",  "top",  "doctor" };
 
 static void test_help(void)
 {

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""The manual pages say what the programs and the header say, no more and no less.
+"""The manual pages say what the programs and the header say, no more and no less; so does
+the completion of the shell.
 
 usage: test_manuals.py SOURCE_ROOT BUILD_ROOT
 """
@@ -170,7 +171,37 @@ def formatter_warnings(root, _build):
             yield f'{path.name}: hardly any text'
 
 
-CHECKS = [command_page, daemon_page, library_pages, installed, formatter_warnings]
+def completed(root, build, *words):
+    """What bash offers for the last word."""
+    script = (f'. {root}/client-lib/completion/cachet.bash; COMP_WORDS=("$@"); '
+              'COMP_CWORD=$(($# - 1)); _cachet; printf "%s\\n" "${COMPREPLY[@]}"')
+    return set(said('bash', '-c', script, 'bash', build / 'client-lib/cachet', *words).split())
+
+
+def completion(root, build):
+    cachet = build / 'client-lib/cachet'
+    verbs = set(re.findall(r'^  (\w+) ', said(cachet, '--help'), re.M))
+    offered = completed(root, build, '')
+    yield from differences('completion', verbs | {'--help', '--version'}, offered)
+    for verb in sorted(verbs):
+        ours = set(re.findall(r'(?<![\w-])--[a-z][a-z-]*', said(cachet, verb, '--help')))
+        yield from differences(f'completion of {verb}', ours | {'--help'},
+                               completed(root, build, verb, '--'))
+    for words, want in ((('se',), {'seal', 'seals'}), (('seal', '--wait', ''), {'forever'}),
+                        (('put', '--seals', 'write,s'), {'write,seal', 'write,shrink'}),
+                        (('pin', 'file', '--', 'unshar'), {'unshare'}),
+                        (('pin', '--label', '-'), set()), (('seal', 'file'), set())):
+        got = completed(root, build, *words)
+        if got != want:
+            yield f'completion of {words}: {sorted(got)}, not {sorted(want)}'
+    if shutil.which('zsh'):
+        result = subprocess.run(['zsh', '-n', str(root / 'client-lib/completion/_cachet')],
+                                capture_output=True, text=True, timeout=30, check=False)
+        if result.returncode:
+            yield result.stderr
+
+
+CHECKS = [completion, command_page, daemon_page, library_pages, installed, formatter_warnings]
 
 
 def main():

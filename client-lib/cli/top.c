@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cachet top: figures of all mounts, again and again.
+ *
+ * On a terminal each look is drawn over the last one, on a screen of its own that is put back at the
+ * end; elsewhere the tables follow each other.
+ */
+#include "cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	OPTION_INTERVAL = 256,
+	OPTION_COUNT,
+};
+
+/**
+ * struct row - one mount
+ * @before: what it had done at the last look, for rates; @known: there was one
+ */
+struct row {
+	char *path;
+	struct cachet_stat now;
+	struct cachet_stat before;
+	bool known;
+	int error;
+};
+
+struct top {
+	const struct verb *verb;
+	const char *only;	/* this mount alone, or NULL */
+	struct row *rows;
+	size_t count;
+	int64_t looked_ms;
+	double seconds;		/* since the look before */
+	bool terminal;
+	struct termios saved;
+	bool raw;
+};
+
+static volatile sig_atomic_t signal_caught;
+
+static void on_signal(int number)
+{
+	signal_caught = number;
+}
+
+static void on_resize(int number)
+{
+	(void)number; /* it ends the wait, which is all that it shall do */
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * INT64_C(1000) + time.tv_nsec / 1000000;
+}
+
+/* --- the figures --- */
+
+static int row_look(struct row *row)
+{
+	int fd = open(row->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int result = fd < 0 ? -errno : cachet_stat(fd, &row->now);
+
+	if (fd >= 0)
+		close(fd);
+	return result;
+}
+
+static const struct row *row_find(const struct row *rows, size_t count, const char *path)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(rows[i].path, path) == 0)
+			return &rows[i];
+	return NULL;
+}
+
+static void rows_free(struct row *rows, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		free(rows[i].path);
+	free(rows);
+}
+
+static int top_paths(struct top *top, char ***paths, size_t *count)
+{
+	if (!top->only)
+		return mounts_list(paths, count);
+	*count = 1;
+	*paths = calloc(1, sizeof(**paths));
+	if (!*paths)
+		return -ENOMEM;
+	(*paths)[0] = strdup(top->only);
+	return (*paths)[0] ? 0 : -ENOMEM;
+}
+
+/* Mounts come and go between two looks. Return: 0 or a negative errno. */
+static int top_look(struct top *top)
+{
+	int64_t now = now_ms();
+	char **paths = NULL;
+	size_t count = 0, kept = 0;
+	struct row *rows;
+	int result = top_paths(top, &paths, &count);
+
+	rows = result ? NULL : calloc(count + 1, sizeof(*rows));
+	for (size_t i = 0; rows && i < count; i++) {
+		const struct row *before = row_find(top->rows, top->count, paths[i]);
+		struct row *row = &rows[kept];
+
+		row->path = paths[i];
+		row->error = row_look(row);
+		if (before && !before->error) {
+			row->before = before->now;
+			row->known = true;
+		}
+		/* Another user's mount, which nobody asked for. */
+		if (row->error == -EACCES && !top->only)
+			free(row->path);
+		else
+			kept++;
+	}
+	free(paths);
+	if (!rows)
+		return result ? result : -ENOMEM;
+	rows_free(top->rows, top->count);
+	top->rows = rows;
+	top->count = kept;
+	top->seconds = (double)(now - top->looked_ms) / 1000;
+	top->looked_ms = now;
+	return top->only ? rows[0].error : 0;
+}
+
+static double top_rate(const struct top *top, const struct row *row, uint64_t now, uint64_t before)
+{
+	return row->known && now >= before && top->seconds > 0
+		       ? (double)(now - before) / top->seconds : 0;
+}
+
+/* --- the table --- */
+
+/* Never more than the terminal is wide: a line that wraps would move all others. */
+static void line_print(const struct top *top, unsigned width, const char *text)
+{
+	printf("%.*s%s\n", (int)width, text, top->terminal ? "\033[K" : "");
+}
+
+static void row_print(const struct top *top, const struct row *row, unsigned width)
+{
+	const struct cachet_stat *now = &row->now, *before = &row->before;
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	char memory[FORMAT_SIZE], pinned[FORMAT_SIZE], moved[FORMAT_SIZE], line[512];
+
+	if (row->error) {
+		snprintf(line, sizeof(line), "%-6s %s: %s", errno_name(row->error), row->path,
+			 strerror(-row->error));
+		line_print(top, width, line);
+		return;
+	}
+	snprintf(line, sizeof(line),
+		 "%-6s %8" PRIu64 " %8" PRIu64 " %10s %6" PRIu64 " %10s %5" PRIu64 " %9.0f %10s/s %s",
+		 now->plane == CACHET_PLANE_KERNEL ? "kernel" : "daemon", (uint64_t)now->inodes,
+		 (uint64_t)now->handles, size_format(now->pages * page, memory),
+		 (uint64_t)(now->pins + now->pins_resident), size_format(now->pinned_pages * page, pinned),
+		 (uint64_t)now->waiters, top_rate(top, row, now->requests, before->requests),
+		 size_format((uint64_t)(top_rate(top, row, now->bytes_read, before->bytes_read) +
+					top_rate(top, row, now->bytes_written, before->bytes_written)),
+			     moved), row->path);
+	line_print(top, width, line);
+}
+
+static void top_print(const struct top *top)
+{
+	struct winsize size = { .ws_row = 0 };
+	unsigned width = 400, height = 1 << 20;
+	char head[128];
+
+	if (top->terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col) {
+		width = size.ws_col;
+		height = size.ws_row;
+	}
+	if (top->terminal)
+		fputs("\033[H", stdout);
+	snprintf(head, sizeof(head), "%-6s %8s %8s %10s %6s %10s %5s %9s %12s %s", "io", "files",
+		 "handles", "memory", "pins", "pinned", "waits", "requests", "moved", "mount");
+	fputs(colour(stdout, "1"), stdout);
+	line_print(top, width, head);
+	fputs(colour(stdout, "0"), stdout);
+	for (size_t i = 0; i < top->count && i + 2 < height; i++)
+		row_print(top, &top->rows[i], width);
+	if (!top->count)
+		line_print(top, width, "no cachet mount is here");
+	if (top->terminal)
+		fputs("\033[J", stdout);
+}
+
+/* --- the terminal --- */
+
+static void top_begin(struct top *top)
+{
+	static const int ends[] = { SIGINT, SIGTERM, SIGHUP };
+	struct sigaction end = { .sa_handler = on_signal };
+	struct sigaction resize = { .sa_handler = on_resize };
+	struct termios mode;
+
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+		sigaction(ends[i], &end, NULL);
+	sigaction(SIGWINCH, &resize, NULL);
+	if (!top->terminal)
+		return;
+	if (tcgetattr(STDIN_FILENO, &top->saved) == 0) {
+		mode = top->saved;
+		mode.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+		top->raw = tcsetattr(STDIN_FILENO, TCSANOW, &mode) == 0;
+	}
+	fputs("\033[?1049h\033[?25l", stdout);
+}
+
+static void top_end(struct top *top)
+{
+	if (top->terminal)
+		fputs("\033[?25h\033[?1049l", stdout);
+	fflush(stdout);
+	if (top->raw)
+		tcsetattr(STDIN_FILENO, TCSANOW, &top->saved);
+	rows_free(top->rows, top->count);
+}
+
+/* Return: true when it is time for another look, false at the end. */
+static bool top_wait(const struct top *top, int64_t until)
+{
+	struct pollfd input = { .fd = top->raw ? STDIN_FILENO : -1, .events = POLLIN };
+	char key;
+
+	while (!signal_caught) {
+		int64_t left = until - now_ms();
+		int ready;
+
+		if (left <= 0)
+			return true;
+		ready = poll(&input, 1, (int)left);
+		if (ready < 0)
+			return !signal_caught; /* the size has changed: draw anew */
+		if (ready > 0) {
+			if (read(STDIN_FILENO, &key, 1) <= 0 || key == 'q' || key == 'Q')
+				return false;
+		}
+	}
+	return false;
+}
+
+static int top_loop(struct top *top, int64_t interval_ms, uint64_t looks)
+{
+	int result;
+
+	for (uint64_t look = 0; !looks || look < looks; look++) {
+		if (look && !top_wait(top, top->looked_ms + interval_ms))
+			break;
+		result = top_look(top);
+		if (result)
+			return result;
+		top_print(top);
+		/* Nobody reads it any more. */
+		if (fflush(stdout) || ferror(stdout))
+			break;
+	}
+	return 0;
+}
+
+static int top_run(const struct verb *verb, int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "interval", required_argument, NULL, OPTION_INTERVAL },
+		{ "count", required_argument, NULL, OPTION_COUNT },
+		{ 0 },
+	};
+	struct top top = { .verb = verb };
+	int64_t interval_ms = 1000;
+	uint64_t looks = 0;
+	int option, result;
+
+	while ((option = verb_getopt(verb, argc, argv, "i:n:", longs)) != -1) {
+		if (option == 'i' || option == OPTION_INTERVAL) {
+			if (duration_parse(optarg, &interval_ms) || interval_ms < 10 ||
+			    interval_ms > 3600000)
+				verb_usage(verb, "--interval takes seconds from 0.01 to 3600, not '%s'",
+					   optarg);
+		} else if (number_parse(optarg, &looks) || looks == 0) {
+			verb_usage(verb, "--count takes a number above 0, not '%s'", optarg);
+		}
+	}
+	if (argc - optind > 1)
+		verb_usage(verb, "one mount only");
+	top.only = optind < argc ? argv[optind] : NULL;
+	top.terminal = isatty(STDOUT_FILENO);
+	top_begin(&top);
+	result = top_loop(&top, interval_ms, looks);
+	top_end(&top);
+	if (result)
+		return verb_refused(verb, top.only, result,
+				    result == -ENOTTY ? "this is not on a cachet mount" : NULL);
+	return CLI_DONE;
+}
+
+const struct verb verb_top = {
+	.name = "top",
+	.arguments = "[MOUNT] [--interval SECONDS] [--count N]",
+	.summary = "show figures of mounts as they change",
+	.help = "\n"
+		"Shows a line for each mount that is seen, or for MOUNT alone: files, open handles,\n"
+		"memory, pins, seal requests that wait, and per second the requests and the bytes that\n"
+		"the daemon answered and moved. 'q' ends it.\n\n"
+		"  -i, --interval SECONDS  between two looks. Default: 1\n"
+		"  -n, --count N           end after N looks\n",
+	.run = top_run,
+};
