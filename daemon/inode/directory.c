@@ -377,6 +377,8 @@ int directory_rename(struct inode *from_dir, const char *from, struct inode *to_
 	result = directory_check_loop(from_dir, from, to_dir);
 	if (result == 0 && (flags & RENAME_EXCHANGE))
 		result = directory_check_loop(to_dir, to, from_dir);
+	else if (result == 0 && directory_check_loop(to_dir, to, from_dir))
+		result = flags & RENAME_NOREPLACE ? -EEXIST : -ENOTEMPTY; /* it is above what moves */
 	if (result)
 		return result;
 	directory_lock_two(from_dir, to_dir);
