@@ -360,6 +360,19 @@ static int directory_check_loop(struct inode *dir, const char *name, struct inod
 	return directory_is_above(inode, to_dir) ? -EINVAL : 0;
 }
 
+/* What is to be replaced, or exchanged, is above what moves. Return: a negative errno. */
+static int directory_refuse_above(struct inode *dir, const char *name, unsigned flags)
+{
+	auto_inode inode = NULL;
+	int result = directory_find(dir, name, &inode);
+
+	if (result)
+		return result;
+	if (flags & RENAME_EXCHANGE)
+		return -EINVAL;
+	return flags & RENAME_NOREPLACE ? -EEXIST : -ENOTEMPTY;
+}
+
 int directory_rename(struct inode *from_dir, const char *from, struct inode *to_dir,
 		     const char *to, unsigned flags)
 {
@@ -375,10 +388,8 @@ int directory_rename(struct inode *from_dir, const char *from, struct inode *to_
 		return -ENAMETOOLONG;
 	scoped_mutex(&rename_lock);
 	result = directory_check_loop(from_dir, from, to_dir);
-	if (result == 0 && (flags & RENAME_EXCHANGE))
-		result = directory_check_loop(to_dir, to, from_dir);
-	else if (result == 0 && directory_check_loop(to_dir, to, from_dir))
-		result = flags & RENAME_NOREPLACE ? -EEXIST : -ENOTEMPTY; /* it is above what moves */
+	if (result == 0 && directory_check_loop(to_dir, to, from_dir))
+		result = directory_refuse_above(from_dir, from, flags);
 	if (result)
 		return result;
 	directory_lock_two(from_dir, to_dir);
