@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: MIT
+"""Sealable memory files with names, from Python: libcachet by ctypes.
+
+    import cachet
+
+    with cachet.create('/srv/cachet') as file:          # no name yet
+        file.write(b'...')                              # or mmap.mmap(file.fileno(), ...)
+        file.seal()                                     # shrink, grow, write
+        file.publish('/srv/cachet/model-7')
+
+    with cachet.open('/srv/cachet/model-7') as file:
+        file.require('write', 'shrink')                 # the promise, checked on this descriptor
+        view = file.map()                               # read-only memory
+
+Errors are OSError with the errno of the library. Seals are names or sets of names: seal, shrink,
+grow, write, future_write, exec. libcachet.so.0 is taken from where programs find libraries, or from
+the environment's LIBCACHET.
+"""
+from __future__ import annotations
+
+import builtins
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ['BusyError', 'File', 'Holder', 'Pin', 'create', 'open', 'seal', 'version']
+
+DEFAULT_SEALS = ('shrink', 'grow', 'write')
+
+_LABEL_SIZE, _COMM_SIZE = 32, 16
+_TIMEOUT_FOREVER, _TIMEOUT_DEFAULT = -1, -2
+_SEAL_POPULATE, _PIN_RESIDENT = 0x0002, 0x0001
+_KINDS = {1: 'writer', 2: 'pin', 3: 'mapping', 4: 'ring', 5: 'unknown'}
+_TEXT_SIZE = 128
+
+
+class _PinInfo(ctypes.Structure):
+    _fields_ = [('id', ctypes.c_uint64), ('offset', ctypes.c_uint64), ('length', ctypes.c_uint64),
+                ('handle', ctypes.c_uint64), ('age_ms', ctypes.c_uint64),
+                ('ttl_ms', ctypes.c_uint64), ('uid', ctypes.c_uint32), ('pid', ctypes.c_int32),
+                ('flags', ctypes.c_uint32), ('reserved', ctypes.c_uint32),
+                ('label', ctypes.c_char * _LABEL_SIZE), ('comm', ctypes.c_char * _COMM_SIZE)]
+
+
+class _HolderInfo(ctypes.Structure):
+    _fields_ = [('kind', ctypes.c_uint32), ('pid', ctypes.c_int32), ('uid', ctypes.c_uint32),
+                ('reserved', ctypes.c_uint32), ('id', ctypes.c_uint64),
+                ('offset', ctypes.c_uint64), ('length', ctypes.c_uint64),
+                ('age_ms', ctypes.c_uint64), ('comm', ctypes.c_char * _COMM_SIZE),
+                ('label', ctypes.c_char * _LABEL_SIZE)]
+
+
+def _load() -> ctypes.CDLL:
+    library = ctypes.CDLL(os.environ.get('LIBCACHET', 'libcachet.so.0'))
+    integer, text, number = ctypes.c_int, ctypes.c_char_p, ctypes.c_uint64
+    calls: dict[str, list[Any]] = {
+        'cachet_create': [text, ctypes.c_uint],
+        'cachet_publish': [integer, text],
+        'cachet_add_seals_timeout': [integer, ctypes.c_uint, ctypes.c_uint, integer],
+        'cachet_seal_path': [text, ctypes.c_uint, ctypes.c_uint, integer],
+        'cachet_get_seals': [integer],
+        'cachet_pin_timed': [integer, number, number, ctypes.c_uint, text, number,
+                             ctypes.POINTER(number)],
+        'cachet_unpin': [integer, number],
+        'cachet_pins': [integer, ctypes.POINTER(_PinInfo), ctypes.c_size_t],
+        'cachet_holders': [integer, ctypes.POINTER(_HolderInfo), ctypes.c_size_t],
+        'cachet_seals_to_string': [ctypes.c_uint, text, ctypes.c_size_t],
+        'cachet_seals_from_string': [text],
+    }
+    for name, arguments in calls.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, integer
+    library.cachet_version.argtypes, library.cachet_version.restype = [], text
+    return library
+
+
+_library = _load()
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A range of a file that is kept at its pages."""
+    id: int
+    offset: int
+    length: int
+    label: str
+    resident: bool
+    age: float
+    ttl: float | None
+    uid: int
+    pid: int | None
+    command: str
+
+
+@dataclass(frozen=True)
+class Holder:
+    """One who stands in the way of a seal against writing; kind is writer, pin, mapping, ring or
+    unknown."""
+    kind: str
+    pid: int | None
+    uid: int | None
+    id: int
+    offset: int
+    length: int
+    age: float
+    command: str
+    label: str
+
+    def __str__(self) -> str:
+        who = f', process {self.pid} ({self.command})' if self.pid else ''
+        return f'{self.kind}{f" {self.label!r}" if self.label else ""}{who}'
+
+
+class BusyError(OSError):
+    """EBUSY: a seal against writing was refused because of these holders."""
+
+    def __init__(self, path: str | None, holders: list[Holder]) -> None:
+        who = '; '.join(map(str, holders)) or 'they have let go meanwhile'
+        super().__init__(errno.EBUSY, f'the file is still held: {who}', path)
+        self.holders = holders
+
+
+def _check(result: int, path: str | None = None) -> int:
+    if result < 0:
+        raise OSError(-result, os.strerror(-result), path)
+    return result
+
+
+def _bits(seals: Iterable[str] | str) -> int:
+    text = seals if isinstance(seals, str) else ','.join(seals) or 'none'
+    result: int = _library.cachet_seals_from_string(text.encode())
+    if result < 0:
+        raise ValueError(f'no list of seals: {text!r}')
+    return result
+
+
+def _names(bits: int) -> frozenset[str]:
+    buffer = ctypes.create_string_buffer(_TEXT_SIZE)
+    _check(_library.cachet_seals_to_string(bits, buffer, _TEXT_SIZE))
+    text = buffer.value.decode()
+    return frozenset() if text == 'none' else frozenset(text.split(','))
+
+
+def _milliseconds(seconds: float | None) -> int:
+    """None is the mount's default, infinity is for ever."""
+    if seconds is None:
+        return _TIMEOUT_DEFAULT
+    if seconds == float('inf'):
+        return _TIMEOUT_FOREVER
+    if not 0 <= seconds < 2147483:
+        raise ValueError(f'no time to wait: {seconds}')
+    return round(seconds * 1000)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors='replace')
+
+
+class File:
+    """An open file of a cachet mount. Closes its descriptor at the end of a with block."""
+
+    def __init__(self, fd: int, path: str | None = None) -> None:
+        self._fd, self.path = fd, path
+
+    def fileno(self) -> int:
+        if self._fd < 0:
+            raise ValueError('the file is closed')
+        return self._fd
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def __enter__(self) -> File:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return os.fstat(self.fileno()).st_size
+
+    def __bool__(self) -> bool:
+        return True
+
+    # --- contents ---
+
+    def write(self, data: bytes | bytearray | memoryview, offset: int | None = None) -> int:
+        """Write all of DATA, at the position of the file or at OFFSET."""
+        rest = memoryview(data).cast('B')
+        length = len(rest)
+        while rest:
+            done = (os.write(self.fileno(), rest) if offset is None
+                    else os.pwrite(self.fileno(), rest, offset + length - len(rest)))
+            rest = rest[done:]
+        return length
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self.fileno(), size)
+
+    def map(self, *, write: bool = False) -> mmap.mmap:
+        """The whole file as shared memory. Close what is mapped writable before sealing."""
+        access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
+        # mmap keeps a duplicate of a descriptor, which would stand in the way of a seal if it is
+        # open for writing; trackfd=False of Python 3.13 does without.
+        try:
+            return mmap.mmap(self.fileno(), len(self), access=access,
+                             trackfd=False)  # type: ignore[call-arg]
+        except TypeError:
+            return mmap.mmap(self.fileno(), len(self), access=access)
+
+    # --- seals ---
+
+    @property
+    def seals(self) -> frozenset[str]:
+        return _names(_check(_library.cachet_get_seals(self.fileno()), self.path))
+
+    def require(self, *seals: str) -> File:
+        """Raise PermissionError unless these seals are set."""
+        missing = frozenset(seals) - self.seals
+        if missing:
+            raise PermissionError(errno.EPERM, f'not sealed: {",".join(sorted(missing))}', self.path)
+        return self
+
+    def seal(self, seals: Iterable[str] | str = DEFAULT_SEALS, *, wait: float | None = None,
+             populate: bool = False) -> None:
+        """Add seals, all or none. WAIT is in seconds; None is the mount's default."""
+        result = _library.cachet_add_seals_timeout(
+            self.fileno(), _bits(seals), _SEAL_POPULATE if populate else 0, _milliseconds(wait))
+        if result == -errno.EBUSY:
+            raise BusyError(self.path, self.holders())
+        _check(result, self.path)
+
+    def publish(self, path: str | os.PathLike[str]) -> None:
+        """Give a file of create() its name."""
+        name = os.fspath(path)
+        _check(_library.cachet_publish(self.fileno(), os.fsencode(name)), name)
+        self.path = name
+
+    # --- pins and holders ---
+
+    def pin(self, offset: int = 0, length: int | None = None, *, label: str | None = None,
+            ttl: float = 0, resident: bool = False) -> int:
+        """Pin a range, by default to the end of the file. Returns the number of the pin."""
+        identity = ctypes.c_uint64()
+        size = len(self) - offset if length is None else length
+        if offset < 0 or size < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self.path)
+        _check(_library.cachet_pin_timed(
+            self.fileno(), offset, size, _PIN_RESIDENT if resident else 0,
+            None if label is None else label.encode(), round(ttl * 1000),
+            ctypes.byref(identity)), self.path)
+        return identity.value
+
+    def unpin(self, identity: int) -> None:
+        _check(_library.cachet_unpin(self.fileno(), identity), self.path)
+
+    @contextlib.contextmanager
+    def pinned(self, offset: int = 0, length: int | None = None, **options: Any) -> Iterator[int]:
+        """Hold a pin for the time of a with block; that somebody broke it is no error."""
+        identity = self.pin(offset, length, **options)
+        try:
+            yield identity
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                self.unpin(identity)
+
+    def _list(self, call: Any, kind: type[ctypes.Structure]) -> list[Any]:
+        capacity = 16
+        while True:
+            array = (kind * capacity)()
+            count = _check(call(self.fileno(), array, capacity), self.path)
+            if count <= capacity:
+                return list(array[:count])
+            capacity = count + 16
+
+    def pins(self) -> list[Pin]:
+        return [Pin(p.id, p.offset, p.length, _text(p.label), bool(p.flags & _PIN_RESIDENT),
+                    p.age_ms / 1000, p.ttl_ms / 1000 or None, p.uid, p.pid or None, _text(p.comm))
+                for p in self._list(_library.cachet_pins, _PinInfo)]
+
+    def holders(self) -> list[Holder]:
+        return [Holder(_KINDS.get(h.kind, 'unknown'), h.pid or None, h.uid if h.pid else None, h.id,
+                       h.offset, h.length, h.age_ms / 1000, _text(h.comm), _text(h.label))
+                for h in self._list(_library.cachet_holders, _HolderInfo)]
+
+
+def create(mountpoint: str | os.PathLike[str]) -> File:
+    """A file without a name, open for reading and writing."""
+    path = os.fspath(mountpoint)
+    return File(_check(_library.cachet_create(os.fsencode(path), os.O_CLOEXEC), path))
+
+
+def open(path: str | os.PathLike[str], mode: str = 'r') -> File:  # noqa: A001
+    """Open a file: mode r, r+ (reading and writing), w (writing, truncated) or x (new, writing)."""
+    flags = {'r': os.O_RDONLY, 'r+': os.O_RDWR, 'w': os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+             'x': os.O_WRONLY | os.O_CREAT | os.O_EXCL}
+    if mode not in flags:
+        raise ValueError(f'no mode: {mode!r}')
+    name = os.fspath(path)
+    return File(os.open(name, flags[mode] | os.O_CLOEXEC, 0o666), name)
+
+
+def seal(path: str | os.PathLike[str], seals: Iterable[str] | str = DEFAULT_SEALS, *,
+         wait: float | None = None, populate: bool = False) -> None:
+    """Seal a file by name."""
+    name = os.fspath(path)
+    result = _library.cachet_seal_path(os.fsencode(name), _bits(seals),
+                                       _SEAL_POPULATE if populate else 0, _milliseconds(wait))
+    if result == -errno.EBUSY:
+        holders: list[Holder] = []
+        with contextlib.suppress(OSError), open(name) as file:
+            holders = file.holders()
+        raise BusyError(name, holders)
+    _check(result, name)
+
+
+def version() -> str:
+    """Of the library."""
+    text: builtins.bytes = _library.cachet_version()
+    return text.decode()

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""The Python module: every call, its errors, and that its structs are those of the contract."""
+import contextlib
+import ctypes
+import errno
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+
+import abi
+from harness import MiB, Failure, check, equal, needs, refused
+
+
+def source_file(*names):
+    return os.path.realpath(os.path.join(os.path.dirname(__file__), '..', '..', *names))
+
+
+def module(t):
+    os.environ['LIBCACHET'] = t.run.binary('client-lib', 'libcachet.so')
+    spec = importlib.util.spec_from_file_location('cachet', source_file('python', 'cachet.py'))
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules['cachet'] = loaded  # dataclasses look there
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@contextlib.contextmanager
+def raises(kind):
+    try:
+        yield
+    except kind as error:
+        raises.last = error
+    else:
+        raise Failure('no %s' % kind.__name__)
+
+
+@needs('cachet')
+def test_python_create(t):
+    cachet = module(t)
+    with cachet.create(t.dir) as file:
+        equal(file.write(b'a' * MiB), MiB, 'written')
+        file.write(memoryview(b'bcd'), offset=5)
+        equal((len(file), file.seals), (MiB, frozenset()), 'size and seals')
+        with raises(PermissionError):
+            file.require('write')
+        file.seal()
+        equal(file.seals, frozenset(('shrink', 'grow', 'write')), 'seals')
+        file.publish(t.path('a'))
+        with raises(FileExistsError):
+            file.publish(t.path('a'))
+    with raises(ValueError):
+        file.fileno()
+    file.close()
+    with cachet.open(t.path('a')) as file, file.require('write', 'shrink').map() as memory:
+        equal(memory[:10], b'aaaaabcdaa', 'contents')
+        refused(errno.EPERM, cachet.open, t.path('a'), 'r+')
+
+
+@needs('cachet')
+def test_python_seal(t):
+    cachet = module(t)
+    with cachet.open(t.path('a'), 'x') as file:
+        file.truncate(8192)
+        file.seal('grow', populate=True)
+        file.seal(['write', 'shrink'], wait=1)
+        equal(file.seals, {'grow', 'write', 'shrink'}, 'seals')
+        for bad in ('nonsense', ['write', 'x']):
+            with raises(ValueError):
+                file.seal(bad)
+        with raises(ValueError):
+            file.seal('seal', wait=-1)
+        file.seal('seal', wait=float('inf'))
+        with raises(PermissionError):
+            file.seal('exec')
+    t.sealable(b'x', name='b')
+    cachet.seal(t.path('b'))
+    equal(t.get_seals(t.path('b')) & abi.SEAL_WRITE, abi.SEAL_WRITE, 'seals by path')
+    with raises(FileNotFoundError):
+        cachet.seal(t.path('none'))
+    with raises(OSError):
+        cachet.create('/tmp')
+    equal(raises.last.errno, errno.ENOTTY, 'errno of create outside of a mount')
+    with raises(ValueError):
+        cachet.open(t.path('b'), 'rb')
+    equal(cachet.version().count('.'), 2, 'version')
+
+
+@needs('cachet')
+def test_python_pins(t):
+    if not abi.stat_path(t.mnt).features & abi.FEATURE_PINS:
+        t.skip('no pins here')
+    cachet = module(t)
+    path = t.sealable(bytes(MiB))
+    with cachet.open(path) as file:
+        with file.pinned(4096, 8192, label='camera', ttl=30) as identity:
+            [pin] = file.pins()
+            equal((pin.id, pin.offset, pin.length, pin.label, pin.ttl, pin.resident),
+                  (identity, 4096, 8192, 'camera', 30.0, False), 'pin')
+            equal(pin.pid, os.getpid(), 'process')
+            with raises(cachet.BusyError):
+                file.seal(wait=0)
+            check('camera' in str(raises.last), str(raises.last))
+            equal([h.kind for h in raises.last.holders], ['pin'], 'holders')
+            with raises(cachet.BusyError):
+                cachet.seal(path, wait=0)
+            equal(raises.last.holders[0].label, 'camera', 'holder')
+        equal(file.pins() + file.holders(), [], 'pins and holders at the end')
+        for _ in range(20):
+            file.pin(0, 4096, resident=True)
+        equal(len(file.pins()), 20, 'pins')
+        with file.pinned() as identity:
+            file.unpin(identity)
+        with raises(FileNotFoundError):
+            file.unpin(identity)
+        with raises(OSError):
+            file.pin(MiB, 4096)
+        equal(raises.last.errno, errno.EINVAL, 'errno of a range past the end')
+        file.seal()
+
+
+@needs('mmap')
+def test_python_map(t):
+    if not t.cachet:
+        t.skip('no cachet mount')
+    cachet = module(t)
+    with cachet.create(t.dir) as file:
+        file.truncate(8192)
+        with file.map(write=True) as memory:
+            memory[:5] = b'hello'
+            with raises(cachet.BusyError):
+                file.seal(wait=0.05)
+        file.seal()
+        with file.map() as memory:
+            equal(memory[:5], b'hello', 'contents')
+
+
+@needs('cachet')
+def test_python_structs(t):
+    cachet = module(t)
+    for ours, theirs in ((cachet._PinInfo, abi.PinInfo), (cachet._HolderInfo, abi.Holder)):
+        equal(ctypes.sizeof(ours), ctypes.sizeof(theirs), 'size of %s' % ours.__name__)
+        for name, _ in ours._fields_:
+            equal(getattr(ours, name).offset, getattr(theirs, name).offset, name)
+
+
+@needs('cachet')
+def test_python_types(t):
+    if not shutil.which('mypy'):
+        t.skip('mypy is not installed')
+    result = subprocess.run(['mypy', '--strict', '--cache-dir=/dev/null',
+                             source_file('python', 'cachet.py')], capture_output=True, text=True,
+                            timeout=60, check=False)
+    equal((result.returncode, result.stdout), (0, result.stdout), 'mypy --strict')
