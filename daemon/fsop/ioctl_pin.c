@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "fsop/ioctl.h"
 #include "inode/holders.h"
+#include "inode/process.h"
 
 /**
  * struct pin_call - a PIN under way

@@ -37,6 +37,7 @@
 #include "base/clock.h"
 #include "base/lock.h"
 #include "inode/attr.h"
+#include "inode/process.h"
 #include "seal/procmaps.h"
 
 /* From the FUSE protocol (7.40); headers of older systems do not have them. */
@@ -188,8 +189,8 @@ static bool inode_has_unfinished_open_locked(struct inode *inode, pid_t opener)
 	list_for_each(handle, &inode->handles, link) {
 		if (handle->mode != HANDLE_DIRECT || atomic_load(&handle->seen))
 			continue;
-		if (handle->since_ms > finished_before && handle->pid != opener &&
-		    !thread_has_moved_on(handle->pid))
+		if (handle->since_ms > finished_before && handle->thread != opener &&
+		    !thread_has_moved_on(handle->thread))
 			return true;
 		handle_saw_request(handle);
 	}
@@ -231,12 +232,12 @@ static int inode_attach_handle_locked(struct inode *inode, struct handle *handle
 	handle->mode = inode_choose_mode_locked(inode);
 	handle->keep_cache = inode->cache_clean;
 	if (handle->mode == HANDLE_CACHED &&
-	    (inode_has_unfinished_open_locked(inode, handle->pid) ||
-	     inode_has_unfinished_resize_locked(inode, handle->pid)))
+	    (inode_has_unfinished_open_locked(inode, handle->thread) ||
+	     inode_has_unfinished_resize_locked(inode, handle->thread)))
 		return -EAGAIN;
 	if (handle->mode == HANDLE_PASSTHROUGH) {
 		if (inode->fs->plane == CACHET_PLANE_DAEMON &&
-		    inode_has_unfinished_open_locked(inode, handle->pid))
+		    inode_has_unfinished_open_locked(inode, handle->thread))
 			return -EAGAIN;
 		result = inode_need_backing_locked(inode);
 		if (result)
@@ -267,9 +268,11 @@ int handle_open(struct inode *inode, int flags, const struct caller *caller, uns
 	handle->inode = inode;
 	handle->flags = flags;
 	handle->uid = handle->writer.uid = caller->uid;
-	handle->pid = handle->writer.pid = caller->pid;
+	handle->thread = caller->pid;
 	handle->since_ms = clock_now_ms();
 	handle->is_writer = inode_handle_is_writer(inode, flags);
+	if (handle->is_writer) /* now: the thread may be gone when somebody asks who writes */
+		handle->writer.pid = process_of_thread(caller->pid);
 	result = memory_hold(&inode->mapping.memory);
 	if (result) {
 		g_free(handle);
@@ -313,7 +316,8 @@ void handle_close(struct handle *handle)
 	inode_drop_backing_locked(inode);
 	sealing_abort_locked(&inode->sealing, handle->id);
 	if (handle->is_writer) {
-		inode->past_writers[inode->nr_past_writers++ % PAST_WRITERS] = handle->pid;
+		inode->past_writers[inode->nr_past_writers++ % PAST_WRITERS] =
+			handle->writer.pid;
 		sealing_remove_writer_locked(&inode->sealing, &handle->writer);
 	}
 	pthread_mutex_unlock(&inode->lock);

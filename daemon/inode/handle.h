@@ -22,6 +22,7 @@ enum handle_mode {
  * @id:     its number, never reused on this mount
  * @flags:  O_* of open()
  * @link:   in inode->handles
+ * @thread: that opened it
  * @has_pinned: a pin has been taken through this handle
  * @seen:   the kernel has finished the open: it has sent another request, or the opener has gone on
  * @writer: linked into the inode's sealing when the handle could map the memory writable
@@ -36,7 +37,7 @@ struct handle {
 	bool has_pinned;
 	atomic_bool seen;
 	uid_t uid;
-	pid_t pid;
+	pid_t thread;
 	int64_t since_ms;
 	struct list link;
 	struct writer writer;

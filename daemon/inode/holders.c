@@ -4,45 +4,12 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "inode/process.h"
 #include "seal/procmaps.h"
 #include "seal/procrings.h"
-
-/* The command of a process; empty when it is gone. */
-static void process_comm(pid_t pid, char comm[CACHET_COMM_SIZE])
-{
-	g_autofree char *path = g_strdup_printf("/proc/%d/comm", pid);
-	g_autofree char *text = NULL;
-
-	comm[0] = '\0';
-	if (g_file_get_contents(path, &text, NULL, NULL))
-		g_strlcpy(comm, g_strchomp(text), CACHET_COMM_SIZE);
-}
-
-pid_t process_of_thread(pid_t thread)
-{
-	g_autofree char *path = g_strdup_printf("/proc/%d/status", thread);
-	g_autofree char *text = NULL;
-	const char *line;
-	int pid;
-
-	if (!g_file_get_contents(path, &text, NULL, NULL))
-		return thread;
-	line = strstr(text, "\nTgid:");
-	return line && sscanf(line, " Tgid: %d", &pid) == 1 ? pid : thread;
-}
-
-static uid_t process_uid(pid_t pid)
-{
-	g_autofree char *path = g_strdup_printf("/proc/%d", pid);
-	struct stat st;
-
-	return stat(path, &st) == 0 ? st.st_uid : (uid_t)-1;
-}
 
 /*
  * A list is told in parts, so each part begins where a cursor says. That of holders tells the stage in
@@ -118,13 +85,8 @@ static uint64_t collect_writers(struct collected *collected, struct inode *inode
 		g_array_append_val(writers, holder);
 	}
 	pthread_mutex_unlock(&inode->lock);
-	for (unsigned i = 0; i < writers->len; i++) {
-		struct cachet_holder *holder = &g_array_index(writers, struct cachet_holder, i);
-
-		if (collected->named)
-			holder->pid = process_of_thread(holder->pid);
-		collected_add(collected, holder);
-	}
+	for (unsigned i = 0; i < writers->len; i++)
+		collected_add(collected, &g_array_index(writers, struct cachet_holder, i));
 	return next;
 }
 
@@ -208,7 +170,7 @@ static bool collect_mapping(const struct procmap *map, void *data)
 /**
  * struct collected_rings
  * @busy: the memory is held by somebody unseen
- * @writers: threads that may have mapped the file writable
+ * @writers: processes that may have mapped the file writable
  */
 struct collected_rings {
 	struct collected *collected;
@@ -219,12 +181,9 @@ struct collected_rings {
 /* A buffer that is not mapped any more may be of any file: only one who had this file is suspected. */
 static bool rings_suspect(const struct collected_rings *rings, pid_t pid)
 {
-	for (unsigned i = 0; rings->busy && i < PAST_WRITERS; i++) {
-		g_autofree char *path = g_strdup_printf("/proc/%d/task/%d", pid, rings->writers[i]);
-
-		if (rings->writers[i] && access(path, F_OK) == 0)
+	for (unsigned i = 0; rings->busy && i < PAST_WRITERS; i++)
+		if (rings->writers[i] == pid)
 			return true;
-	}
 	return false;
 }
 

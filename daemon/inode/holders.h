@@ -34,14 +34,6 @@ GArray *inode_holders(struct inode *inode, bool named, uint64_t *cursor, unsigne
 GArray *inode_pins(struct inode *inode, bool named, uint64_t *cursor, unsigned capacity);
 
 /**
- * process_of_thread() - the process that a thread belongs to
- * @thread: FUSE tells the thread that makes a request
- * Context: reads /proc.
- * Return: the process, or @thread when it is gone.
- */
-pid_t process_of_thread(pid_t thread);
-
-/**
  * inode_owner_or_root() - is this caller the owner of the file, or root?
  */
 bool inode_owner_or_root(struct inode *inode, const struct caller *caller);

@@ -30,7 +30,7 @@ struct directory;
  * @backing: passthrough: the kernel's id of the memory; 0: none, as when no handle is open
  * @memory_mtime: the memory's own time of change that is already in @mtime
  * @memory_atime: the memory's own time of access that is already in @atime, or too early for it
- * @past_writers: threads that had opened closed handles that hindered seals; the last ones of
+ * @past_writers: processes that had opened closed handles that hindered seals; the last ones of
  *           @nr_past_writers
  * @resizer: thread whose truncation the kernel may not have finished, begun at @resized_ms
  * @was_writable: a handle that could map the memory writable has been open
@@ -77,6 +77,7 @@ struct inode {
 
 /**
  * struct caller - who asks
+ * @pid: of the thread
  */
 struct caller {
 	uid_t uid;

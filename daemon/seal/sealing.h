@@ -47,6 +47,7 @@ struct sealing_ops {
 /**
  * struct writer - a handle that hinders a write seal, because it could map the memory writable
  * @handle: its number
+ * @pid:    of the process that opened it
  */
 struct writer {
 	struct list link;
