@@ -34,7 +34,7 @@ static void stat_fill_mount(struct filesystem *fs, struct cachet_stat *st)
 	st->features = fs->features;
 	st->inodes = atomic_load(&stats->inodes);
 	st->inodes_max = fs->config.nr_inodes;
-	st->pages = atomic_load(&fs->budget.used);
+	st->pages = filesystem_pages(fs);
 	st->pages_max = fs->config.pages;
 	st->pages_huge = atomic_load(&fs->budget.huge);
 	st->handles = atomic_load(&stats->handles);

@@ -70,6 +70,13 @@ static void attr_take_memory_atime_locked(struct inode *inode, const struct time
 	inode->atime = *atime;
 }
 
+static void attr_count_blocks_locked(struct inode *inode, uint64_t blocks)
+{
+	atomic_fetch_add_explicit(&inode->fs->stats.memory_blocks, blocks - inode->memory_blocks,
+				  memory_order_relaxed);
+	inode->memory_blocks = blocks;
+}
+
 void attr_sync_memory_locked(struct inode *inode, bool baseline)
 {
 	uint64_t size, blocks;
@@ -79,6 +86,7 @@ void attr_sync_memory_locked(struct inode *inode, bool baseline)
 	if (!inode->mapping.shared)
 		return;
 	mapping_stat_times(&inode->mapping, &size, &blocks, &mtime, &atime);
+	attr_count_blocks_locked(inode, blocks);
 	if (baseline) {
 		inode->memory_mtime = mtime;
 		inode->memory_atime = atime;
@@ -116,6 +124,7 @@ double attr_get_locked(struct inode *inode, struct stat *st)
 		if (inode->mapping.shared) {
 			attr_take_memory_mtime_locked(inode, &mtime);
 			attr_take_memory_atime_locked(inode, &atime);
+			attr_count_blocks_locked(inode, blocks);
 		}
 		st->st_size = size;
 		st->st_blocks = blocks;

@@ -132,6 +132,36 @@ static void filesystem_interrupt_once(struct filesystem *fs)
 	}
 }
 
+/* The inode of the first handle from a number on. Return: returns a reference, or NULL. */
+static struct inode *filesystem_next_open(struct filesystem *fs, uint64_t *id)
+{
+	struct handle *handle;
+
+	xarray_lock(&fs->handles);
+	handle = xarray_find(&fs->handles, id, XARRAY_INDEX_MAX, XARRAY_PRESENT, NULL);
+	if (handle)
+		inode_get(handle->inode);
+	xarray_unlock(&fs->handles);
+	return handle ? handle->inode : NULL;
+}
+
+uint64_t filesystem_pages(struct filesystem *fs)
+{
+	struct inode *inode;
+	uint64_t id = 0;
+
+	if (fs->plane != CACHET_PLANE_KERNEL)
+		return atomic_load(&fs->budget.used);
+	while ((inode = filesystem_next_open(fs, &id))) {
+		pthread_mutex_lock(&inode->lock);
+		attr_sync_memory_locked(inode, false);
+		pthread_mutex_unlock(&inode->lock);
+		inode_put(inode);
+		id++;
+	}
+	return atomic_load(&fs->stats.memory_blocks) / (PAGE_BYTES / 512);
+}
+
 void filesystem_interrupt(struct filesystem *fs, int timeout_ms)
 {
 	int64_t deadline = clock_now_ms() + timeout_ms;

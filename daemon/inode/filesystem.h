@@ -47,6 +47,7 @@ struct filesystem_config {
  * @requests_async: of @requests, those that no client waits for: RELEASE, FORGET
  * @put_aside: requests, other than for seals, that will be answered later, by another thread
  * @handles, @inodes: now
+ * @memory_blocks: io=kernel: of 512 bytes, as far as files have been looked at
  */
 struct filesystem_stats {
 	atomic_uint_least64_t requests;
@@ -58,6 +59,7 @@ struct filesystem_stats {
 	atomic_uint_least64_t handles;
 	atomic_uint_least64_t put_aside;
 	atomic_uint_least64_t inodes;
+	atomic_uint_least64_t memory_blocks;
 };
 
 /**
@@ -124,6 +126,14 @@ void filesystem_settled(struct filesystem *fs);
  * Context: may sleep, once in the life of a mount.
  */
 void filesystem_wait_settled(struct filesystem *fs);
+
+/**
+ * filesystem_pages() - pages that all contents take now
+ *
+ * In io=kernel the files that are open are looked at first, as clients fill them without us.
+ * Context: takes the locks of inodes.
+ */
+uint64_t filesystem_pages(struct filesystem *fs);
 
 /**
  * filesystem_interrupt() - end all who wait for a seal, and see every request answered

@@ -320,6 +320,8 @@ void handle_close(struct handle *handle)
 			handle->writer.pid;
 		sealing_remove_writer_locked(&inode->sealing, &handle->writer);
 	}
+	if (handle_writable(handle))
+		attr_sync_memory_locked(inode, false);
 	pthread_mutex_unlock(&inode->lock);
 	memory_release(&inode->mapping.memory);
 	g_free(handle);

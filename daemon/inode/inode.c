@@ -94,12 +94,14 @@ static void inode_destroy(struct inode *inode)
 	xarray_lock(&fs->inodes);
 	xarray_erase_locked(&fs->inodes, inode->ino);
 	xarray_unlock(&fs->inodes);
-	if (inode_is_dir(inode))
+	if (inode_is_dir(inode)) {
 		directory_free(inode->directory);
-	else if (S_ISLNK(inode->mode))
+	} else if (S_ISLNK(inode->mode)) {
 		g_free(inode->target);
-	else if (inode_is_regular(inode))
+	} else if (inode_is_regular(inode)) {
 		mapping_destroy(&inode->mapping);
+		atomic_fetch_sub(&fs->stats.memory_blocks, inode->memory_blocks);
+	}
 	if (inode->xattrs)
 		g_hash_table_destroy(inode->xattrs);
 	atomic_fetch_sub(&fs->stats.inodes, 1);

@@ -33,6 +33,7 @@ struct directory;
  * @past_writers: processes that had opened closed handles that hindered seals; the last ones of
  *           @nr_past_writers
  * @resizer: thread whose truncation the kernel may not have finished, begun at @resized_ms
+ * @memory_blocks: of 512 bytes, that the mount's figure contains; io=kernel
  * @was_writable: a handle that could map the memory writable has been open
  * @cache_clean: the kernel caches no page of before the write seal
  * @mapping, @sealing, @handles: regular files
@@ -65,6 +66,7 @@ struct inode {
 			unsigned nr_handles;
 			int backing;
 			struct timespec memory_mtime, memory_atime;
+			uint64_t memory_blocks;
 			pid_t past_writers[PAST_WRITERS];
 			unsigned nr_past_writers;
 			pid_t resizer;

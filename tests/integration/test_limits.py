@@ -60,6 +60,32 @@ def test_figures_agree_after_any_sequence(t):
         within(3, lambda: used(mount) == (0, 1), 'all comes back')
 
 
+@needs('kernel')
+def test_figures_of_files_that_clients_fill(t):
+    with t.private_mount('') as mount:
+        paths = [mount.path + '/%d' % n for n in range(5)]
+        fds = [os.open(path, os.O_RDWR | os.O_CREAT) for path in paths]
+        for number, fd in enumerate(fds):
+            os.pwrite(fd, bytes((number + 1) * PAGE), 0)
+        equal(mount.stat()['pages'], 15, 'pages after writes')
+        os.ftruncate(fds[4], MiB)
+        with syscalls.Map(fds[4], MiB, 3) as view:
+            view.write(b'x', MiB - 1)
+            equal(mount.stat()['pages'], 16, 'pages after a store')
+        syscalls.fallocate(fds[3], 3, 0, 2 * PAGE)
+        equal(mount.stat()['pages'], 14, 'pages after a punch')
+        os.unlink(paths[0])
+        equal(mount.stat()['pages'], 14, 'pages of an unlinked file')
+        for fd in fds:
+            os.close(fd)
+        within(3, lambda: mount.stat()['pages'] == 13, 'pages after the last close')
+        os.truncate(paths[1], 0)
+        equal(mount.stat()['pages'], 11, 'pages after a truncation by path')
+        for path in paths[1:]:
+            os.unlink(path)
+        within(3, lambda: mount.stat()['pages'] == 0, 'all comes back')
+
+
 @needs('served', 'root')
 def test_strict(t):
     with t.private_mount('size=64k') as mount:
