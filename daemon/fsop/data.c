@@ -70,11 +70,14 @@ void fsop_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, of
 	int result;
 	struct inode *inode = regular_inode(fs, ino, fi, &result);
 	struct mapping_write write;
+	unsigned tries = 0;
 	ssize_t copied;
 
 	if (result == 0)
-		result = mapping_write_begin(&inode->mapping, &write, offset, fuse_buf_size(data),
-					     fi->flags & O_APPEND);
+		do
+			result = mapping_write_begin(&inode->mapping, &write, offset,
+						     fuse_buf_size(data), fi->flags & O_APPEND);
+		while (space_may_come(result, &tries));
 	if (result) {
 		reply_result(req, result);
 		return;
@@ -125,6 +128,7 @@ static int inode_fallocate(struct inode *inode, int mode, uint64_t offset, uint6
 void fsop_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
 		    struct fuse_file_info *fi)
 {
+	unsigned tries = 0;
 	int result;
 	struct inode *inode = regular_inode(request_filesystem(req), ino, fi, &result);
 
@@ -133,7 +137,9 @@ void fsop_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_
 	if (result == 0 && offset > INT64_MAX - length)
 		result = -EFBIG;
 	if (result == 0)
-		result = inode_fallocate(inode, mode, offset, length);
+		do
+			result = inode_fallocate(inode, mode, offset, length);
+		while (space_may_come(result, &tries));
 	if (result == 0)
 		attr_written(inode, request_kill_unless_root(req, inode));
 	reply_result(req, result);

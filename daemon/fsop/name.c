@@ -16,8 +16,12 @@ static void make_node(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	struct inode *dir = inode_find(fs, parent);
 	struct caller caller = request_caller(req);
 	struct inode *inode = NULL;
-	int result = dir ? inode_new(fs, mode, rdev, &caller, dir, target, &inode) : -ESTALE;
+	unsigned tries = 0;
+	int result;
 
+	do
+		result = dir ? inode_new(fs, mode, rdev, &caller, dir, target, &inode) : -ESTALE;
+	while (space_may_come(result, &tries));
 	if (result == 0)
 		result = directory_add(dir, name, inode);
 	reply_entry(req, result, inode);

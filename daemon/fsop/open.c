@@ -127,8 +127,12 @@ static int make_open_file(fuse_req_t req, struct inode *dir, mode_t mode,
 			  struct handle **handle)
 {
 	struct caller caller = request_caller(req);
-	int result = inode_new(dir->fs, S_IFREG | (mode & 07777), 0, &caller, dir, NULL, inode);
+	unsigned tries = 0;
+	int result;
 
+	do
+		result = inode_new(dir->fs, S_IFREG | (mode & 07777), 0, &caller, dir, NULL, inode);
+	while (space_may_come(result, &tries));
 	if (result)
 		return result;
 	result = handle_open(*inode, fi->flags & ~(O_TRUNC | O_CREAT | O_EXCL), &caller, 0, NULL,

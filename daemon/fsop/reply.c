@@ -3,6 +3,9 @@
 
 #include <errno.h>
 
+#define SPACE_TRIES 5
+#define SPACE_PAUSE_US 1000
+
 struct filesystem *request_filesystem(fuse_req_t req)
 {
 	struct filesystem *fs = fuse_req_userdata(req);
@@ -73,6 +76,15 @@ void request_put_aside(struct filesystem *fs)
 void request_answered(struct filesystem *fs)
 {
 	atomic_fetch_sub_explicit(&fs->stats.put_aside, 1, memory_order_release);
+}
+
+bool space_may_come(int result, unsigned *tries)
+{
+	if ((result != -ENOSPC && result != -EDQUOT) || *tries >= SPACE_TRIES)
+		return false;
+	*tries += 1;
+	g_usleep(SPACE_PAUSE_US);
+	return true;
 }
 
 void reply_result(fuse_req_t req, int result)

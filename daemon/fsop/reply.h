@@ -66,6 +66,18 @@ void request_put_aside(struct filesystem *fs);
 void request_answered(struct filesystem *fs);
 
 /**
+ * space_may_come() - is it worth another try?
+ * @result: of an operation that needs pages or an inode
+ * @tries: how often it was tried, 0 at first
+ *
+ * close() returns before we hear of it, and so does unlink() before the kernel lets go of the inode:
+ * what a client has just given up may be on its way back. Waits a moment.
+ * Context: sleeps.
+ * Return: true when space was lacking, and the operation should be tried again.
+ */
+bool space_may_come(int result, unsigned *tries);
+
+/**
  * reply_result() - an answer without contents
  * @result: 0 or a negative errno
  */
