@@ -5,15 +5,16 @@
 Write-ahead logging by several processes needs shared mappings; where there are none (io=daemon) one
 process does it alone, with an exclusive lock, as sqlite3 documents.
 
-usage: databases.py DIRECTORY
+usage: databases.py [--rows N] DIRECTORY
 """
+import argparse
 import mmap
 import multiprocessing
 import os
 import sqlite3
 import sys
 
-WRITERS, ROWS = 4, 200
+WRITERS = 4
 
 
 def can_map(directory):
@@ -37,21 +38,21 @@ def connect(path, exclusive=False):
     return connection
 
 
-def write(connection, writer):
-    for row in range(ROWS):
+def write(connection, writer, rows):
+    for row in range(rows):
         connection.execute('begin immediate')
         connection.execute('insert into log values (?, ?, ?)', (writer, row, os.urandom(500)))
         connection.execute('update sums set n = n + 1 where writer = ?', (writer,))
         connection.execute('rollback' if row % 10 == 9 else 'commit')
 
 
-def write_process(path, writer):
+def write_process(path, writer, rows):
     connection = connect(path)
-    write(connection, writer)
+    write(connection, writer, rows)
     connection.close()
 
 
-def one(directory, mode, big):
+def one(directory, mode, big, rows_each):
     path = os.path.join(directory, 'database-%s' % mode)
     alone = mode == 'wal' and not can_map(directory)
     connection = connect(path, alone)
@@ -64,10 +65,10 @@ def one(directory, mode, big):
     connection.execute('create table sums (writer primary key, n)')
     for writer in range(WRITERS):
         connection.execute('insert into sums values (?, 0)', (writer,))
-    processes = [multiprocessing.Process(target=write_process, args=(path, writer))
+    processes = [multiprocessing.Process(target=write_process, args=(path, writer, rows_each))
                  for writer in range(WRITERS) if not alone]
     for writer in range(WRITERS) if alone else ():
-        write(connection, writer)
+        write(connection, writer, rows_each)
     for process in processes:
         process.start()
     for process in processes:
@@ -79,7 +80,7 @@ def one(directory, mode, big):
     connection.execute('vacuum')
     after = connection.execute('pragma integrity_check').fetchone()[0]
     connection.close()
-    want = WRITERS * ROWS * 9 // 10
+    want = WRITERS * (rows_each - rows_each // 10)
     good = (check, after, rows, sums) == ('ok', 'ok', want, want) and \
         all(process.exitcode == 0 for process in processes)
     print('journal mode %s: %s, %d rows of %d%s' % (
@@ -88,8 +89,13 @@ def one(directory, mode, big):
 
 
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--rows', type=int, default=200)
+    parser.add_argument('directory')
+    options = parser.parse_args()
     modes = ('delete', 'truncate', 'persist', 'memory', 'wal')
-    results = [one(sys.argv[1], mode, number % 2) for number, mode in enumerate(modes)]
+    results = [one(options.directory, mode, number % 2, options.rows)
+               for number, mode in enumerate(modes)]
     return 0 if all(results) else 1
 
 
