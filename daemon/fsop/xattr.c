@@ -135,26 +135,71 @@ static void getxattr_text(fuse_req_t req, GString *text, size_t size)
 	g_string_free(text, TRUE);
 }
 
+/**
+ * struct text_call - a list as text, which is made on another thread, as it is read from /proc
+ */
+struct text_call {
+	struct slow_task task;
+	fuse_req_t req;
+	struct inode *inode;
+	bool named;
+	size_t size;
+};
+
+static void text_call_start(fuse_req_t req, struct inode *inode, size_t size,
+			    void (*run)(struct slow_task *task))
+{
+	struct text_call *call = g_new(struct text_call, 1);
+	struct caller caller = request_caller(req);
+
+	call->task.run = run;
+	call->req = req;
+	call->inode = inode;
+	call->named = inode_owner_or_root(inode, &caller);
+	call->size = size;
+	request_put_aside(inode->fs);
+	filesystem_run_slow(inode->fs, &call->task);
+}
+
+/* Takes @call and @text. */
+static void text_call_answer(struct text_call *call, GString *text)
+{
+	struct filesystem *fs = call->inode->fs;
+
+	getxattr_text(call->req, text, call->size);
+	g_free(call);
+	request_answered(fs);
+}
+
+static void holders_text_run(struct slow_task *task)
+{
+	struct text_call *call = container_of(task, struct text_call, task);
+	uint64_t cursor = 0;
+	g_autoptr(GArray) holders = inode_holders(call->inode, call->named, &cursor,
+						  XATTR_LINES_MAX);
+
+	text_call_answer(call, holders_text(holders));
+}
+
+static void pins_text_run(struct slow_task *task)
+{
+	struct text_call *call = container_of(task, struct text_call, task);
+	uint64_t cursor = 0;
+	g_autoptr(GArray) pins = inode_pins(call->inode, call->named, &cursor, XATTR_LINES_MAX);
+
+	text_call_answer(call, pins_text(pins));
+}
+
 static void getxattr_cachet(fuse_req_t req, struct inode *inode, const char *name, size_t size)
 {
-	struct caller caller = request_caller(req);
-	bool named = inode_owner_or_root(inode, &caller);
-
-	if (strcmp(name, CACHET_XATTR_SEALS) == 0) {
+	if (strcmp(name, CACHET_XATTR_SEALS) == 0)
 		getxattr_seals(req, inode, size);
-	} else if (strcmp(name, CACHET_XATTR_HOLDERS) == 0) {
-		uint64_t cursor = 0;
-		g_autoptr(GArray) holders = inode_holders(inode, named, &cursor, XATTR_LINES_MAX);
-
-		getxattr_text(req, holders_text(holders), size);
-	} else if (strcmp(name, CACHET_XATTR_PINS) == 0) {
-		uint64_t cursor = 0;
-		g_autoptr(GArray) pins = inode_pins(inode, named, &cursor, XATTR_LINES_MAX);
-
-		getxattr_text(req, pins_text(pins), size);
-	} else {
+	else if (strcmp(name, CACHET_XATTR_HOLDERS) == 0)
+		text_call_start(req, inode, size, holders_text_run);
+	else if (strcmp(name, CACHET_XATTR_PINS) == 0)
+		text_call_start(req, inode, size, pins_text_run);
+	else
 		reply_result(req, -ENODATA);
-	}
 }
 
 static void getxattr_stored(fuse_req_t req, struct inode *inode, const char *name, size_t size)

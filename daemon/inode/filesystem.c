@@ -12,6 +12,9 @@
 #include "inode/handle.h"
 #include "inode/inode.h"
 
+/* Lists of who holds a file are for humans: few are asked for at a time. */
+#define SLOW_THREADS_MAX 2
+
 static struct inode *mapping_inode(struct mapping *mapping)
 {
 	return container_of(mapping, struct inode, mapping);
@@ -56,6 +59,19 @@ static void collapse_sealed(gpointer data, gpointer user_data)
 	inode_put(inode);
 }
 
+static void slow_run(gpointer data, gpointer user_data)
+{
+	struct slow_task *task = data;
+
+	(void)user_data;
+	task->run(task);
+}
+
+void filesystem_run_slow(struct filesystem *fs, struct slow_task *task)
+{
+	g_thread_pool_push(fs->slow, task, NULL);
+}
+
 static int filesystem_make_root(struct filesystem *fs)
 {
 	const struct caller owner = {
@@ -94,6 +110,7 @@ int filesystem_start(struct filesystem *fs, const struct filesystem_config *conf
 	if (!fs->pins)
 		return -ENOMEM;
 	fs->collapser = g_thread_pool_new(collapse_sealed, fs, 1, FALSE, NULL);
+	fs->slow = g_thread_pool_new(slow_run, NULL, SLOW_THREADS_MAX, FALSE, NULL);
 	return filesystem_make_root(fs);
 }
 
@@ -166,7 +183,7 @@ void filesystem_interrupt(struct filesystem *fs, int timeout_ms)
 {
 	int64_t deadline = clock_now_ms() + timeout_ms;
 
-	while (atomic_load(&fs->seals.waiting) || atomic_load(&fs->stats.put_aside)) {
+	while (atomic_load(&fs->seals.unanswered) || atomic_load(&fs->stats.put_aside)) {
 		if (timeout_ms >= 0 && clock_now_ms() >= deadline)
 			return;
 		filesystem_interrupt_once(fs);
@@ -207,6 +224,8 @@ static void filesystem_drop_inodes(struct filesystem *fs)
 
 void filesystem_stop(struct filesystem *fs)
 {
+	if (fs->slow)
+		g_thread_pool_free(fs->slow, FALSE, TRUE);
 	filesystem_drop_handles(fs);
 	pin_table_free(fs->pins);
 	pin_engine_free(fs->pin_engine);

@@ -63,6 +63,14 @@ struct filesystem_stats {
 };
 
 /**
+ * struct slow_task - work that would hold up a FUSE worker, and over io_uring all requests of a core
+ * @run: called once, on a thread that may sleep
+ */
+struct slow_task {
+	void (*run)(struct slow_task *task);
+};
+
+/**
  * struct filesystem - see above
  * @plane:    who moves the bytes; settled before the first request is answered
  * @features: CACHET_FEATURE_*
@@ -73,6 +81,7 @@ struct filesystem_stats {
  * @inodes:   by number
  * @handles:  by number
  * @collapser: makes sealed files huge, in the background
+ * @slow:     runs struct slow_task
  * @invalidate: upwards: the kernel shall drop what it caches of a file: its attributes, and its pages
  *            when @contents; never waits for the kernel. Attributes are dropped on return, of pages
  *            inode_cache_invalidated() will tell
@@ -99,6 +108,7 @@ struct filesystem {
 	struct pin_engine *pin_engine;
 	struct pin_table *pins;
 	GThreadPool *collapser;
+	GThreadPool *slow;
 	struct filesystem_stats stats;
 	void (*invalidate)(struct filesystem *fs, uint64_t ino, bool contents);
 	void *session;
@@ -141,6 +151,13 @@ uint64_t filesystem_pages(struct filesystem *fs);
  * Context: sleeps.
  */
 void filesystem_interrupt(struct filesystem *fs, int timeout_ms);
+
+/**
+ * filesystem_run_slow() - run a task on a thread that may sleep
+ * @task: borrows until it has run
+ * Context: any.
+ */
+void filesystem_run_slow(struct filesystem *fs, struct slow_task *task);
 
 /**
  * filesystem_stop() - give everything back
