@@ -17,7 +17,8 @@ struct sealing;
  * @pool:    runs sealing_run() for a file that has work
  * @clock:   context of the timers
  * @loop:    runs @clock, on @thread
- * @waiting: requests that wait at the moment
+ * @waiting: requests that are not decided at the moment
+ * @unanswered: these, and those that are decided and whose answer is on its way
  * @max_waiting: more are refused with -EAGAIN; 0 is no limit. A transport that keeps a buffer for
  *           each request that is not answered sets it.
  */
@@ -27,6 +28,7 @@ struct seal_engine {
 	GMainLoop *loop;
 	GThread *thread;
 	atomic_uint waiting;
+	atomic_uint unanswered;
 	unsigned max_waiting;
 	atomic_ulong granted;
 	atomic_ulong refused;

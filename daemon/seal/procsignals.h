@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Whether a thread has a signal to look at. In FUSE over io_uring (seen in Linux 6.18) the kernel
- * forgets to tell of a signal that comes just before the daemon has got the request: nothing would end
- * the wait then, and the caller could not even be killed. So whoever waits long is looked at.
+ * forgets to tell of a signal that comes just before the daemon has got the request: nothing would
+ * end the wait then, and the caller could not even be killed. So whoever waits long is looked at.
  */
 #pragma once
 

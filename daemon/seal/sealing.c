@@ -143,6 +143,7 @@ static void request_finish_locked(struct sealing *sealing, struct seal_request *
 		atomic_fetch_add(result == 0 ? &engine->granted : &engine->refused, 1);
 	if (request->waited)
 		atomic_fetch_add(&engine->waited, 1);
+	atomic_fetch_sub(&engine->waiting, 1);
 	request->result = result;
 	list_del(&request->link);
 	list_add_tail(finished, &request->link);
@@ -334,7 +335,7 @@ static void seal_requests_done(struct seal_engine *engine, struct list *finished
 
 		list_del(&request->link);
 		request->done(request, request->result);
-		atomic_fetch_sub(&engine->waiting, 1);
+		atomic_fetch_sub(&engine->unanswered, 1);
 	}
 }
 
@@ -405,7 +406,7 @@ int seal_submit(struct sealing *sealing, struct seal_request *request)
 	pthread_mutex_lock(sealing->lock);
 	hindered = request_hindered_locked(sealing, request);
 	if (hindered >= 0 && engine->max_waiting &&
-	    atomic_load(&engine->waiting) >= engine->max_waiting)
+	    atomic_load(&engine->unanswered) >= engine->max_waiting)
 		hindered = -EAGAIN;
 	if (hindered < 0) {
 		atomic_fetch_add(&engine->refused, 1);
@@ -413,6 +414,7 @@ int seal_submit(struct sealing *sealing, struct seal_request *request)
 		return hindered;
 	}
 	atomic_fetch_add(&engine->waiting, 1);
+	atomic_fetch_add(&engine->unanswered, 1);
 	/* Who waits already may have to be asked for, which may sleep. */
 	at_once = !sealing->running && list_empty(&sealing->requests) &&
 		  request_never_sleeps_locked(sealing, request);

@@ -187,8 +187,8 @@ int sealing_admit_writer_locked(struct sealing *sealing, struct admission *admis
 /**
  * sealing_check_mode_locked() - may the mode change like this?
  *
- * A change that EXEC forbids is refused while EXEC is being set, too, as what it implies was decided
- * by the mode of before.
+ * A change that EXEC forbids is refused while EXEC is being set, too, as what it implies was
+ * decided by the mode of before.
  * Context: the lock; when the mode has changed, sealing_wake_locked() follows under it.
  * Return: 0; -EPERM.
  */

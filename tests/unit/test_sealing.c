@@ -139,7 +139,7 @@ static void wait_for_waiting(struct file *file, unsigned count)
 {
 	int64_t end = clock_now_ms() + PATIENCE_MS;
 
-	while (atomic_load(&file->engine.waiting) != count) {
+	while (atomic_load(&file->engine.unanswered) != count) {
 		g_assert_cmpint(clock_now_ms(), <, end);
 		g_usleep(200);
 	}
