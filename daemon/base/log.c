@@ -4,9 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
+#include <unistd.h>
+
+#define JOURNAL_SOCKET "/run/systemd/journal/socket"
 
 static gboolean log_verbose;
 static gboolean log_to_syslog;
+static gboolean log_to_journal;
+static gboolean log_audits;
 
 static int log_priority(GLogLevelFlags level)
 {
@@ -30,6 +35,11 @@ static GLogWriterOutput log_writer(GLogLevelFlags level, const GLogField *fields
 	(void)data;
 	if (priority == LOG_DEBUG && !log_verbose)
 		return G_LOG_WRITER_HANDLED;
+	if (level & G_LOG_LEVEL_INFO && !log_audits && !log_to_syslog && !log_to_journal)
+		return G_LOG_WRITER_HANDLED;
+	if (log_to_journal &&
+	    g_log_writer_journald(level, fields, count, NULL) == G_LOG_WRITER_HANDLED)
+		return G_LOG_WRITER_HANDLED;
 	for (gsize i = 0; i < count; i++) {
 		if (strcmp(fields[i].key, "MESSAGE") != 0)
 			continue;
@@ -45,6 +55,8 @@ static GLogWriterOutput log_writer(GLogLevelFlags level, const GLogField *fields
 void log_setup(gboolean verbose)
 {
 	log_verbose = verbose;
+	log_audits = verbose || isatty(STDERR_FILENO);
+	log_to_journal = g_log_writer_is_journald(STDERR_FILENO);
 	g_log_set_writer_func(log_writer, NULL, NULL);
 }
 
@@ -52,4 +64,5 @@ void log_use_syslog(void)
 {
 	openlog("cachetd", LOG_PID, LOG_DAEMON);
 	log_to_syslog = TRUE;
+	log_to_journal = access(JOURNAL_SOCKET, W_OK) == 0;
 }

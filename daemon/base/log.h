@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The daemon's log: GLib's structured log. The first argument is a literal that says what happened;
- * fields for machines can follow in later steps without a change here.
+ * The daemon's log: GLib's structured log. The first argument is a literal that says what happened.
+ * Lines for auditors begin with fields for machines, names and texts by turns, and end with "MESSAGE"
+ * and its literal; with their fields they go to the journal, without to syslog, and to standard error
+ * if that is a terminal or the log is verbose: elsewhere nobody bounds what they would fill.
  */
 #pragma once
 
@@ -14,19 +16,22 @@
 #define log_error(...) g_log_structured(G_LOG_DOMAIN, G_LOG_LEVEL_CRITICAL, "MESSAGE", __VA_ARGS__)
 #define log_warning(...) g_log_structured(G_LOG_DOMAIN, G_LOG_LEVEL_WARNING, "MESSAGE", __VA_ARGS__)
 #define log_info(...) g_log_structured(G_LOG_DOMAIN, G_LOG_LEVEL_MESSAGE, "MESSAGE", __VA_ARGS__)
+#define log_audit(...) \
+	g_log_structured(G_LOG_DOMAIN, G_LOG_LEVEL_INFO, __VA_ARGS__)
 #define log_debug(...) g_log_structured(G_LOG_DOMAIN, G_LOG_LEVEL_DEBUG, "MESSAGE", __VA_ARGS__)
 
 /**
  * log_setup() - choose where the log goes
  * @verbose: show debug messages too
  *
- * Messages go to standard error, one line each; once log_use_syslog() was called they go to syslog.
+ * Messages go to standard error, one line each, or to the journal if that is behind it; once
+ * log_use_syslog() was called they go to the journal, where there is none to syslog.
  * Context: before other threads exist.
  */
 void log_setup(gboolean verbose);
 
 /**
- * log_use_syslog() - from now on log to syslog, because standard error is gone
+ * log_use_syslog() - from now on log to the journal or syslog, because standard error is gone
  * Context: before other threads exist.
  */
 void log_use_syslog(void);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "fsop/audit.h"
 #include "fsop/ioctl.h"
 #include "inode/holders.h"
 #include "inode/process.h"
@@ -128,6 +129,7 @@ void ioctl_unpin(struct ioctl_call *call, const struct cachet_unpin *args)
 {
 	struct mapping *mapping = &call->inode->mapping;
 	struct pin_table *pins = call->fs->pins;
+	uint64_t ino = call->inode->ino; /* once it is answered the file may go */
 	struct unpin_call *unpin;
 	int result;
 
@@ -142,8 +144,11 @@ void ioctl_unpin(struct ioctl_call *call, const struct cachet_unpin *args)
 	request_put_aside(call->fs);
 	result = pin_table_remove(pins, mapping, args->id, call->handle->id, unpin_call_done, unpin);
 	/* The owner of the file and root may break a pin that is somebody else's. */
-	if (result == -EPERM && inode_owner_or_root(call->inode, &call->caller))
+	if (result == -EPERM && inode_owner_or_root(call->inode, &call->caller)) {
 		result = pin_table_remove(pins, mapping, args->id, 0, unpin_call_done, unpin);
+		if (result == 0)
+			audit_pin_broken(ino, args->id, &call->caller);
+	}
 	if (result) {
 		g_free(unpin);
 		reply_result(call->req, result);

@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "fsop/audit.h"
 
 /**
  * struct seal_wait - a seal request and the FUSE request that it answers
@@ -29,6 +30,11 @@ static void seal_wait_answer(struct seal_wait *wait, int result)
 {
 	/* Returns when no interruption is under way, so that none can find the memory freed. */
 	fuse_req_interrupt_func(wait->req, NULL, NULL);
+	if (result == 0 && wait->request.verb != SEAL_PREPARE) {
+		struct caller caller = request_caller(wait->req);
+
+		audit_seal(wait->inode->ino, wait->request.seals, &caller);
+	}
 	wait->answer(wait->req, wait->inode, result);
 	g_free(wait);
 }
