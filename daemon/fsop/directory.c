@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Reading directories. Cookies are stable, so no state is kept between two calls, and OPENDIR is
- * answered once with "not needed": the kernel then caches the listing until it changes a name itself,
- * and all names change through the kernel.
+ * answered once with "not needed": the kernel then caches the listing until it changes a name
+ * itself, and all names change through the kernel.
  */
 #include <errno.h>
 

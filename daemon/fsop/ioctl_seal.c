@@ -66,7 +66,7 @@ void ioctl_add_seals(struct ioctl_call *call, const struct cachet_seals *args)
 	};
 	int result = add_seals_check(args);
 
-	/* Who hands a writable handle over may seal by it, though the call comes through another. */
+	/* Who hands a writable handle over may seal by it, though through another. */
 	if (handover && args->handle) {
 		struct handle *handed = handle_find(call->fs, args->handle);
 
@@ -93,8 +93,8 @@ void ioctl_get_seals(struct ioctl_call *call, const struct cachet_seals *args)
 /**
  * struct list_call - a list that is made on another thread
  *
- * Who holds a file is read from /proc: with 200 processes 10 to 20 ms for their mappings, and 300 to
- * 500 ms for their rings where some of them have thousands of descriptors.
+ * Who holds a file is read from /proc: with 200 processes 10 to 20 ms for their mappings, and 300
+ * to 500 ms for their rings where some of them have thousands of descriptors.
  */
 struct list_call {
 	struct slow_task task;

@@ -12,8 +12,8 @@
 #include <stdbool.h>
 
 /*
- * 3.17 knows nothing of io_uring. Of 3.18 we need more than upstream has: a seal is answered when it
- * is decided, by another thread than the ring's; see subprojects/packagefiles/libfuse3.
+ * 3.17 knows nothing of io_uring. Of 3.18 we need more than upstream has: a seal is answered when
+ * it is decided, by another thread than the ring's; see subprojects/packagefiles/libfuse3.
  */
 #ifdef FUSE_URING_REPLIES_ANYWHERE
 #define LIBFUSE_CAP_OVER_IO_URING FUSE_CAP_OVER_IO_URING
@@ -29,6 +29,7 @@
 
 /**
  * file_info_kills_priv() - does this request ask to drop the set-id bits?
+ * Context: any.
  */
 static inline bool file_info_kills_priv(const struct fuse_file_info *fi)
 {

@@ -93,7 +93,7 @@ void fsop_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 	int result;
 
 	(void)fi;
-	/* Nothing to set is chown() to nobody, or a write through passthrough: only set-id bits go. */
+	/* Nothing to set is chown() to nobody, or a write past us: only set-id bits go. */
 	if (!to_set && inode && !inode_is_dir(inode))
 		what = ATTR_KILL_PRIV;
 	if (inode && (what & ATTR_KILL_PRIV))

@@ -27,7 +27,12 @@ struct caller request_caller(fuse_req_t req)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 
-	return (struct caller){ .uid = ctx->uid, .gid = ctx->gid, .pid = ctx->pid, .umask = ctx->umask };
+	return (struct caller){
+		.uid = ctx->uid,
+		.gid = ctx->gid,
+		.pid = ctx->pid,
+		.umask = ctx->umask,
+	};
 }
 
 bool request_in_group(fuse_req_t req, gid_t gid)

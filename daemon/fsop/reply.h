@@ -2,6 +2,8 @@
 /*
  * The funnel: every answer to the kernel goes through here, exactly one for each request.
  *
+ * Whoever replies holds no lock: a reply may wait, and what it hands over may be freed by it.
+ *
  * A reply may fail, when the caller was interrupted before it was answered; then what the kernel
  * would have owned is still ours. The functions that hand something over take it back themselves.
  */
@@ -30,6 +32,7 @@ struct filesystem *request_filesystem_async(fuse_req_t req);
 
 /**
  * request_caller() - who asks
+ * Context: any.
  */
 struct caller request_caller(fuse_req_t req);
 
@@ -49,6 +52,7 @@ unsigned request_kill(fuse_req_t req, struct inode *inode);
 
 /**
  * request_kill_unless_root() - the same, 0 for root: where the kernel does not say
+ * Context: as request_kill().
  */
 unsigned request_kill_unless_root(fuse_req_t req, struct inode *inode);
 
@@ -62,6 +66,7 @@ void request_put_aside(struct filesystem *fs);
 
 /**
  * request_answered() - a request that was put aside has its reply
+ * Context: any; after the reply.
  */
 void request_answered(struct filesystem *fs);
 
@@ -70,8 +75,8 @@ void request_answered(struct filesystem *fs);
  * @result: of an operation that needs pages or an inode
  * @tries: how often it was tried, 0 at first
  *
- * close() returns before we hear of it, and so does unlink() before the kernel lets go of the inode:
- * what a client has just given up may be on its way back. Waits a moment.
+ * close() returns before we hear of it, and so does unlink() before the kernel lets go of the
+ * inode: what a client has just given up may be on its way back. Waits a moment.
  * Context: sleeps.
  * Return: true when space was lacking, and the operation should be tried again.
  */

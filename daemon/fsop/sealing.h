@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Seal requests of clients, whichever way they came: a seal may take its time, so the request is put
- * aside and answered when it is decided, or interrupted.
+ * Seal requests of clients, whichever way they came: a seal may take its time, so the request is
+ * put aside and answered when it is decided, or interrupted.
  */
 #pragma once
 

@@ -5,7 +5,8 @@
  * user.* attributes: the kernel has checked that before it asks us. It holds the inode's lock
  * meanwhile, so that a seal set this way must not wait for writers.
  *
- * security.capability is not stored: the kernel asks for it before a write, and that should be cheap.
+ * security.capability is not stored: the kernel asks for it before a write, and that should be
+ * cheap.
  */
 #include <cachet/cachet.h>
 #include <errno.h>

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An ACL has entries for the owner, the group and the others, which are the mode's; it may have some
- * for named users and groups, and then it has a mask, which limits those and the group, and which is
- * what the mode shows as the group's permissions. An ACL with three entries is just a mode, and is
- * not stored. A default ACL belongs to a directory; what is made there gets it, limited by the mode
- * that the maker asked for, and a directory gets it as its own default, too.
+ * An ACL has entries for the owner, the group and the others, which are the mode's; it may have
+ * some for named users and groups, and then it has a mask, which limits those and the group, and
+ * which is what the mode shows as the group's permissions. An ACL with three entries is just a
+ * mode, and is not stored. A default ACL belongs to a directory; what is made there gets it,
+ * limited by the mode that the maker asked for, and a directory gets it as its own default, too.
  *
  * They are stored as attributes, in the form that the kernel uses: a version, then entries by tag.
  */
@@ -116,6 +116,7 @@ static struct acl *acl_copy_locked(struct inode *inode, const char *name, size_t
 {
 	GBytes *bytes = xattr_find_locked(inode, name);
 
+	lock_assert_held(&inode->lock);
 	if (!bytes)
 		return NULL;
 	*size = g_bytes_get_size(bytes);
@@ -128,6 +129,7 @@ static int acl_set_access_locked(struct inode *inode, struct acl *acl, size_t si
 	mode_t mode = (inode->mode & ~0777) | acl_mode(acl, count);
 	int result = 0;
 
+	lock_assert_held(&inode->lock);
 	if (kill & ATTR_KILL_SGID)
 		mode &= ~S_ISGID;
 	if (inode_is_regular(inode))
@@ -157,7 +159,8 @@ int acl_set(struct inode *inode, const char *name, const void *value, size_t siz
 	if (strcmp(name, ACL_XATTR_ACCESS) == 0)
 		result = acl_set_access_locked(inode, acl, size, kill);
 	else
-		result = inode_is_dir(inode) ? xattr_set_locked(inode, name, acl, size, 0) : -EACCES;
+		result = inode_is_dir(inode) ? xattr_set_locked(inode, name, acl, size, 0)
+					     : -EACCES;
 	if (result == 0)
 		attr_touch_ctime_locked(inode);
 	return result;

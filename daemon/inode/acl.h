@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * POSIX access control lists. The kernel asks for them and decides by them; what follows from one for
- * the mode, and the other way round, is up to us. acl.c begins with the rules.
+ * POSIX access control lists. The kernel asks for them and decides by them; what follows from one
+ * for the mode, and the other way round, is up to us. acl.c begins with the rules.
  */
 #pragma once
 
@@ -16,6 +16,7 @@
 
 /**
  * acl_is_name() - is this the name of an attribute that holds an ACL?
+ * Context: any.
  */
 bool acl_is_name(const char *name);
 

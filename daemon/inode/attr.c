@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Times of a file that clients write without us (io=kernel) are the memory's. It may be given other
- * ones by utimens(), so the inode keeps the time that counts, and beside it the memory's time that it
- * has already seen: when the memory's differs, there was a write that we did not see.
+ * ones by utimens(), so the inode keeps the time that counts, and beside it the memory's time that
+ * it has already seen: when the memory's differs, there was a write that we did not see.
  */
 #include "inode/attr.h"
 
@@ -46,6 +46,7 @@ static struct timespec time_after_tick(const struct timespec *time, const struct
 
 static void attr_take_memory_mtime_locked(struct inode *inode, const struct timespec *mtime)
 {
+	lock_assert_held(&inode->lock);
 	if (time_equal(mtime, &inode->memory_mtime) || !mtime->tv_sec)
 		return;
 	inode->memory_mtime = *mtime;
@@ -56,11 +57,12 @@ static void attr_take_memory_mtime_locked(struct inode *inode, const struct time
 }
 
 /*
- * The rule of relatime: reads count when contents have changed since the last one, or once a day. The
- * memory's own time moves with every read and mapping.
+ * The rule of relatime: reads count when contents have changed since the last one, or once a day.
+ * The memory's own time moves with every read and mapping.
  */
 static void attr_take_memory_atime_locked(struct inode *inode, const struct timespec *atime)
 {
+	lock_assert_held(&inode->lock);
 	if (time_equal(atime, &inode->memory_atime) || !atime->tv_sec)
 		return;
 	inode->memory_atime = *atime;
@@ -72,6 +74,7 @@ static void attr_take_memory_atime_locked(struct inode *inode, const struct time
 
 static void attr_count_blocks_locked(struct inode *inode, uint64_t blocks)
 {
+	lock_assert_held(&inode->lock);
 	atomic_fetch_add_explicit(&inode->fs->stats.memory_blocks, blocks - inode->memory_blocks,
 				  memory_order_relaxed);
 	inode->memory_blocks = blocks;
@@ -98,6 +101,7 @@ void attr_sync_memory_locked(struct inode *inode, bool baseline)
 
 static double attr_cacheable_locked(struct inode *inode)
 {
+	lock_assert_held(&inode->lock);
 	if (!inode_is_regular(inode) || (sealing_current(&inode->sealing) & F_SEAL_WRITE))
 		return CACHE_LONG;
 	/* The kernel drops its attributes at a write, not at a store to a shared mapping. */
@@ -207,6 +211,7 @@ static int attr_move_charge_locked(struct inode *inode, uid_t uid)
 	struct user *user = user_find(&inode->fs->users, uid);
 	int result;
 
+	lock_assert_held(&inode->lock);
 	if (user == inode->user)
 		return 0;
 	result = user_take_inode(user);
@@ -236,9 +241,10 @@ int attr_change(struct inode *inode, unsigned what, const struct stat *new)
 		if (refused)
 			return refused;
 		if (what & ATTR_SIZE) {
-			int result = new->st_size < 0 ? -EINVAL
-						      : mapping_truncate(&inode->mapping, new->st_size);
+			int result = -EINVAL;
 
+			if (new->st_size >= 0)
+				result = mapping_truncate(&inode->mapping, new->st_size);
 			if (result)
 				return result;
 			sealing_wake_locked(&inode->sealing); /* pins may have been cut off */

@@ -49,7 +49,8 @@ double attr_get_locked(struct inode *inode, struct stat *st);
  * @what: ATTR_*
  * @new: values; ctime is used when ATTR_CTIME is set, else it becomes now
  * Context: takes the inode's lock; may sleep.
- * Return: 0; -EPERM (a seal refuses); -EDQUOT (of the new owner); -EISDIR, -EINVAL, -EFBIG, -ENOMEM (size).
+ * Return: 0; -EPERM (a seal refuses); -EDQUOT (of the new owner); -EISDIR, -EINVAL, -EFBIG, -ENOMEM
+ * (size).
  */
 int attr_change(struct inode *inode, unsigned what, const struct stat *new);
 
@@ -81,6 +82,7 @@ void attr_written(struct inode *inode, unsigned kill);
 /**
  * attr_mode_without() - a mode without the bits that would give its file's privilege away
  * @kill: ATTR_KILL_*, or 0
+ * Context: any.
  * Return: the new mode.
  */
 mode_t attr_mode_without(mode_t mode, unsigned kill);

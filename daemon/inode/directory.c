@@ -75,6 +75,7 @@ static int name_check(const char *name)
 
 static struct entry *directory_entry_locked(struct inode *dir, const char *name)
 {
+	lock_assert_held(&dir->lock);
 	return g_hash_table_lookup(dir->directory->by_name, name);
 }
 
@@ -84,6 +85,7 @@ static int directory_store_cookie_locked(struct inode *dir, struct entry *entry)
 	struct directory *directory = dir->directory;
 	int result;
 
+	lock_assert_held(&dir->lock);
 	entry->cookie = directory->next_cookie;
 	xarray_lock(&directory->by_cookie);
 	result = xarray_store_locked(&directory->by_cookie, entry->cookie, 0, entry);
@@ -97,6 +99,7 @@ static void directory_erase_cookie_locked(struct inode *dir, struct entry *entry
 {
 	struct directory *directory = dir->directory;
 
+	lock_assert_held(&dir->lock);
 	xarray_lock(&directory->by_cookie);
 	xarray_erase_locked(&directory->by_cookie, entry->cookie);
 	xarray_unlock(&directory->by_cookie);
@@ -105,6 +108,7 @@ static void directory_erase_cookie_locked(struct inode *dir, struct entry *entry
 /* Return: the entry, the caller's now. */
 static struct entry *directory_take_locked(struct inode *dir, struct entry *entry)
 {
+	lock_assert_held(&dir->lock);
 	g_hash_table_steal(dir->directory->by_name, entry->name);
 	directory_erase_cookie_locked(dir, entry);
 	return entry;
@@ -132,6 +136,7 @@ static int directory_add_entry_locked(struct inode *dir, struct entry *entry)
 	struct inode *inode = entry->inode;
 	int result;
 
+	lock_assert_held(&dir->lock);
 	if (!dir->directory->parent)
 		return -ENOENT;
 	if (directory_entry_locked(dir, entry->name))
@@ -285,6 +290,8 @@ static void directory_exchange_locked(struct inode *from_dir, struct entry *from
 {
 	struct inode *moved = from->inode;
 
+	lock_assert_held(&from_dir->lock);
+	lock_assert_held(&to_dir->lock);
 	from->inode = to->inode;
 	to->inode = moved;
 	inode_moved(to->inode, from_dir, to_dir);
@@ -305,6 +312,8 @@ static int directory_move_locked(struct inode *from_dir, struct entry *from, str
 	struct entry *fresh = entry_new(to_name, inode);
 	int result = to ? inode_check_replaceable(to->inode, inode_is_dir(inode)) : 0;
 
+	lock_assert_held(&from_dir->lock);
+	lock_assert_held(&to_dir->lock);
 	if (result == 0)
 		result = directory_store_cookie_locked(to_dir, fresh);
 	if (result) {
@@ -335,6 +344,8 @@ static int directory_rename_locked(struct inode *from_dir, const char *from_name
 	struct entry *from = directory_entry_locked(from_dir, from_name);
 	struct entry *to = directory_entry_locked(to_dir, to_name);
 
+	lock_assert_held(&from_dir->lock);
+	lock_assert_held(&to_dir->lock);
 	if (!from || (!to && (flags & RENAME_EXCHANGE)))
 		return -ENOENT;
 	if (to && (flags & RENAME_NOREPLACE))
@@ -408,6 +419,7 @@ static struct entry *directory_entry_after_locked(struct inode *dir, uint64_t co
 	uint64_t index = MAX(cookie + 1, COOKIE_FIRST);
 	struct entry *entry;
 
+	lock_assert_held(&dir->lock);
 	xarray_lock(&directory->by_cookie);
 	entry = xarray_find(&directory->by_cookie, &index, XARRAY_INDEX_MAX, XARRAY_PRESENT, NULL);
 	xarray_unlock(&directory->by_cookie);

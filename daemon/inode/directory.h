@@ -44,6 +44,7 @@ struct directory {
 /**
  * directory_new() - no entries
  * @parent: number of the directory that this one is in
+ * Context: any.
  * Return: returns a reference.
  */
 struct directory *directory_new(uint64_t parent);

@@ -51,7 +51,8 @@ static void collapse_sealed(gpointer data, gpointer user_data)
 	struct inode *inode = data;
 	struct filesystem *fs = user_data;
 	long failed = 0;
-	long huge = mapping_collapse_range(&inode->mapping, 0, mapping_size(&inode->mapping), &failed);
+	long huge = mapping_collapse_range(&inode->mapping, 0, mapping_size(&inode->mapping),
+					   &failed);
 
 	if (huge > 0)
 		atomic_fetch_add(&fs->stats.collapsed, huge);

@@ -63,7 +63,7 @@ struct filesystem_stats {
 };
 
 /**
- * struct slow_task - work that would hold up a FUSE worker, and over io_uring all requests of a core
+ * struct slow_task - work that would hold up a FUSE worker, or a ring and with it a whole core
  * @run: called once, on a thread that may sleep
  */
 struct slow_task {
@@ -82,9 +82,9 @@ struct slow_task {
  * @handles:  by number
  * @collapser: makes sealed files huge, in the background
  * @slow:     runs struct slow_task
- * @invalidate: upwards: the kernel shall drop what it caches of a file: its attributes, and its pages
- *            when @contents; never waits for the kernel. Attributes are dropped on return, of pages
- *            inode_cache_invalidated() will tell
+ * @invalidate: upwards: the kernel shall drop what it caches of a file: its attributes, and its
+ *            pages when @contents; never waits for the kernel. Attributes are dropped on return, of
+ *            pages inode_cache_invalidated() will tell
  */
 struct filesystem {
 	struct filesystem_config config;

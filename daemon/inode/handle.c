@@ -7,19 +7,20 @@
  *	io=daemon, write-sealed		passthrough; cached where the mount has no privilege
  *
  * The kernel refuses (with EIO, to the user) a passthrough handle beside a cached one, and one with
- * another backing id than the inode's other handles. The table keeps both apart: the mode depends on
- * the mount and on the write seal alone, a direct handle hinders nobody, and all passthrough handles
- * of an inode share one backing id. That id is made with the first of them and given back when no
- * handle at all is open: the kernel forgets it only when no direct write is under way either. The
- * kernel leaves a mode before it sends RELEASE, so the daemon's count is never below the kernel's;
- * mode, id and count change together under the inode's lock, before the reply.
+ * another backing id than the inode's other handles. The table keeps both apart: the mode depends
+ * on the mount and on the write seal alone, a direct handle hinders nobody, and all passthrough
+ * handles of an inode share one backing id. That id is made with the first of them and given back
+ * when no handle at all is open: the kernel forgets it only when no direct write is under way
+ * either. The kernel leaves a mode before it sends RELEASE, so the daemon's count is never below
+ * the kernel's; mode, id and count change together under the inode's lock, before the reply.
  *
  * One order is still out of our hands: replies to two opens that are under way at the same time. A
- * direct one that the kernel looks at after a passthrough one would be EIO. Opens of before the seal
- * are direct; so the first passthrough opens wait until the opens of all direct handles are finished,
- * which is known once a request comes through such a handle, or when /proc shows that its opener is
- * no longer in open(), or after OPEN_FINISHED_MS. Cached opens wait for the same, since a late reply
- * to an open with O_TRUNC, or to a truncation, would change the size that the kernel reads up to.
+ * direct one that the kernel looks at after a passthrough one would be EIO. Opens of before the
+ * seal are direct; so the first passthrough opens wait until the opens of all direct handles are
+ * finished, which is known once a request comes through such a handle, or when /proc shows that its
+ * opener is no longer in open(), or after OPEN_FINISHED_MS. Cached opens wait for the same, since a
+ * late reply to an open with O_TRUNC, or to a truncation, would change the size that the kernel
+ * reads up to.
  *
  * A private mapping of a direct handle makes the kernel cache pages of an unsealed file. They must
  * not be seen through a cached handle later, so handles drop them at open (no KEEP_CACHE) until the
@@ -105,6 +106,7 @@ static enum handle_mode inode_choose_mode_locked(struct inode *inode)
 {
 	struct filesystem *fs = inode->fs;
 
+	lock_assert_held(&inode->lock);
 	if (fs->plane == CACHET_PLANE_KERNEL)
 		return HANDLE_PASSTHROUGH;
 	if (!(sealing_current(&inode->sealing) & F_SEAL_WRITE))
@@ -143,6 +145,7 @@ static int inode_truncate_at_open_locked(struct inode *inode, unsigned kill)
 {
 	int result = mapping_truncate(&inode->mapping, 0);
 
+	lock_assert_held(&inode->lock);
 	if (result)
 		return result;
 	sealing_wake_locked(&inode->sealing); /* pins may have been cut off */
@@ -186,6 +189,7 @@ static bool inode_has_unfinished_open_locked(struct inode *inode, pid_t opener)
 	int64_t finished_before = clock_now_ms() - OPEN_FINISHED_MS;
 	struct handle *handle;
 
+	lock_assert_held(&inode->lock);
 	list_for_each(handle, &inode->handles, link) {
 		if (handle->mode != HANDLE_DIRECT || atomic_load(&handle->seen))
 			continue;
@@ -203,6 +207,7 @@ static bool inode_has_unfinished_open_locked(struct inode *inode, pid_t opener)
  */
 static bool inode_has_unfinished_resize_locked(struct inode *inode, pid_t opener)
 {
+	lock_assert_held(&inode->lock);
 	if (!inode->resizer || inode->resizer == opener)
 		return false;
 	if (inode->resized_ms > clock_now_ms() - OPEN_FINISHED_MS &&
@@ -225,6 +230,7 @@ static int inode_attach_handle_locked(struct inode *inode, struct handle *handle
 	int result = seal_rules_check_open(sealing_current(&inode->sealing), handle->flags,
 					   mapping_size(&inode->mapping));
 
+	lock_assert_held(&inode->lock);
 	if (result == 0 && handle->is_writer)
 		result = sealing_admit_writer_locked(&inode->sealing, admission);
 	if (result)

@@ -98,6 +98,7 @@ static inline void handle_saw_request(struct handle *handle)
 
 /**
  * handle_writable() - is the handle open for writing?
+ * Context: any.
  */
 bool handle_writable(const struct handle *handle);
 
@@ -127,8 +128,8 @@ void inode_sealed(struct inode *inode, unsigned added);
 /**
  * inode_attr_stale() - what the kernel knows of size and blocks may be wrong
  *
- * The daemon has filled holes by itself; or seals are about to be seen, and whoever sees them must not
- * get a size from before a truncation whose reply the kernel has not looked at yet.
+ * The daemon has filled holes by itself; or seals are about to be seen, and whoever sees them must
+ * not get a size from before a truncation whose reply the kernel has not looked at yet.
  * Context: any.
  */
 void inode_attr_stale(struct inode *inode);

@@ -12,8 +12,8 @@
 #include "seal/procrings.h"
 
 /*
- * A list is told in parts, so each part begins where a cursor says. That of holders tells the stage in
- * its highest bits and a place in the stage below: an index, or, for pins, an id.
+ * A list is told in parts, so each part begins where a cursor says. That of holders tells the stage
+ * in its highest bits and a place in the stage below: an index, or, for pins, an id.
  */
 enum holders_stage {
 	STAGE_WRITERS,
@@ -178,7 +178,7 @@ struct collected_rings {
 	pid_t writers[PAST_WRITERS];
 };
 
-/* A buffer that is not mapped any more may be of any file: only one who had this file is suspected. */
+/* A buffer that is not mapped any more may be of any file: who had this file is suspected. */
 static bool rings_suspect(const struct collected_rings *rings, pid_t pid)
 {
 	for (unsigned i = 0; rings->busy && i < PAST_WRITERS; i++)
@@ -332,7 +332,8 @@ GString *pins_text(GArray *pins)
 	for (unsigned i = 0; i < pins->len; i++) {
 		struct cachet_pin_info *pin = &g_array_index(pins, struct cachet_pin_info, i);
 
-		g_string_append_printf(text, "id=%" PRIu64 " offset=%" PRIu64 " length=%" PRIu64 "%s",
+		g_string_append_printf(text,
+				       "id=%" PRIu64 " offset=%" PRIu64 " length=%" PRIu64 "%s",
 				       (uint64_t)pin->id, (uint64_t)pin->offset,
 				       (uint64_t)pin->length,
 				       pin->flags & CACHET_PIN_RESIDENT ? " resident" : "");

@@ -35,12 +35,14 @@ GArray *inode_pins(struct inode *inode, bool named, uint64_t *cursor, unsigned c
 
 /**
  * inode_owner_or_root() - is this caller the owner of the file, or root?
+ * Context: takes the inode's lock.
  */
 bool inode_owner_or_root(struct inode *inode, const struct caller *caller);
 
 /**
  * holders_text() - holders for humans, a line each
  * @holders: borrows; of inode_holders()
+ * Context: any.
  * Return: returns a reference to the text.
  */
 GString *holders_text(GArray *holders);
@@ -48,6 +50,7 @@ GString *holders_text(GArray *holders);
 /**
  * pins_text() - pins for humans, a line each
  * @pins: borrows; of inode_pins()
+ * Context: any.
  * Return: returns a reference to the text.
  */
 GString *pins_text(GArray *pins);

@@ -3,11 +3,11 @@
  * The life of an inode.
  *
  * Names, lookups that the kernel has not forgotten, open handles, and work under way each hold a
- * reference. The last one to go frees the inode: contents, pins' leftovers and its number go with it.
- * A file without a name (O_TMPFILE, or unlinked and still open) lives by the kernel's references
- * alone. Numbers are never used twice. The table of inodes holds no reference: who finds an inode
- * there either knows that the kernel has one (inode_find), or takes one if there still is any
- * (inode_lookup); for the sake of the latter the memory is freed after an RCU grace period.
+ * reference. The last one to go frees the inode: contents, pins' leftovers and its number go with
+ * it. A file without a name (O_TMPFILE, or unlinked and still open) lives by the kernel's
+ * references alone. Numbers are never used twice. The table of inodes holds no reference: who finds
+ * an inode there either knows that the kernel has one (inode_find), or takes one if there still is
+ * any (inode_lookup); for the sake of the latter the memory is freed after an RCU grace period.
  */
 #include "inode/inode.h"
 

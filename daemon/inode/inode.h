@@ -140,6 +140,7 @@ struct inode *inode_lookup(struct filesystem *fs, uint64_t ino);
 
 /**
  * inode_is_regular() - has it contents?
+ * Context: any.
  */
 static inline bool inode_is_regular(const struct inode *inode)
 {
@@ -148,6 +149,7 @@ static inline bool inode_is_regular(const struct inode *inode)
 
 /**
  * inode_is_dir() - has it entries?
+ * Context: any.
  */
 static inline bool inode_is_dir(const struct inode *inode)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What /proc tells of the processes that use a file. The kernel names threads in its requests; those
- * who ask who holds a file want to know of processes.
+ * What /proc tells of the processes that use a file. The kernel names threads in its requests;
+ * those who ask who holds a file want to know of processes.
  */
 #pragma once
 

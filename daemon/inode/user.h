@@ -39,12 +39,14 @@ struct user_table {
  * @mount: borrows the mount's budget
  * @pages_max: of each user, 0 is none
  * @inodes_max: of each user, 0 is none
+ * Context: nobody else knows the table yet.
  */
 void user_table_init(struct user_table *table, struct reservation *mount, uint64_t pages_max,
 		     uint64_t inodes_max);
 
 /**
  * user_table_destroy() - no inode is left
+ * Context: nobody else uses the table any more.
  */
 void user_table_destroy(struct user_table *table);
 
@@ -58,6 +60,7 @@ struct user *user_find(struct user_table *table, uid_t uid);
 /**
  * user_take_inode() - one more inode
  * @user: may be NULL
+ * Context: any.
  * Return: 0, -EDQUOT.
  */
 int user_take_inode(struct user *user);
@@ -65,5 +68,6 @@ int user_take_inode(struct user *user);
 /**
  * user_give_inode() - one inode less
  * @user: may be NULL
+ * Context: any.
  */
 void user_give_inode(struct user *user);

@@ -23,6 +23,7 @@ GBytes *xattr_find_locked(struct inode *inode, const char *name)
 int xattr_set_locked(struct inode *inode, const char *name, const void *value, size_t size,
 		     int flags)
 {
+	lock_assert_held(&inode->lock);
 	if (size > XATTR_VALUE_MAX)
 		return -E2BIG;
 	if (strlen(name) > XATTR_NAME_MAX)
@@ -104,6 +105,7 @@ int xattr_remove_locked(struct inode *inode, const char *name)
 {
 	GBytes *old = xattr_find_locked(inode, name);
 
+	lock_assert_held(&inode->lock);
 	if (!old)
 		return -ENODATA;
 	inode->xattr_bytes -= xattr_cost(name, g_bytes_get_size(old));

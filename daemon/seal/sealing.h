@@ -150,6 +150,7 @@ struct sealing {
  * @mapping: borrows
  * @engine: borrows
  * @ops: borrows
+ * Context: nobody else knows the file yet.
  */
 void sealing_init(struct sealing *sealing, pthread_mutex_t *lock, struct mapping *mapping,
 		  struct seal_engine *engine, const struct sealing_ops *ops);

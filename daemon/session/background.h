@@ -20,5 +20,6 @@ int background_fork(void);
  * @status: exit status of the parent
  *
  * With status 0 the standard descriptors go to /dev/null.
+ * Context: once, on the main thread.
  */
 void background_ready(int fd, int status);

@@ -21,11 +21,13 @@ struct notifier {
  * notifier_start() - start the thread
  * @fs: borrows
  * @session: borrows
+ * Context: once; aborts when the thread cannot be had.
  */
 void notifier_start(struct notifier *notifier, struct filesystem *fs, struct fuse_session *session);
 
 /**
  * notifier_stop() - end the thread; what was not yet told is dropped
+ * Context: sleeps until the thread has ended; no lock is held.
  */
 void notifier_stop(struct notifier *notifier);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The service manager's socket: sd_notify(3) as a protocol, without the library. Each message is one
- * datagram of lines NAME=VALUE to the address in $NOTIFY_SOCKET. Where there is none nothing is sent.
+ * The service manager's socket: sd_notify(3) as a protocol, without the library. Each message is
+ * one datagram of lines NAME=VALUE to the address in $NOTIFY_SOCKET. Where there is none nothing is
+ * sent.
  */
 #pragma once
 

@@ -7,7 +7,7 @@
 /* FUSE_CAP_* that are wanted wherever the kernel has them, and why. */
 static const uint64_t wanted[] = {
 	FUSE_CAP_ASYNC_READ,
-	FUSE_CAP_ATOMIC_O_TRUNC,      /* one request less, and no file that is truncated but not open */
+	FUSE_CAP_ATOMIC_O_TRUNC,      /* one request less; truncated means open */
 	LIBFUSE_CAP_KILLPRIV_V2,      /* else the kernel asks for capabilities at every write */
 	FUSE_CAP_IOCTL_DIR,	      /* figures of the mount, through any directory */
 	FUSE_CAP_NO_OPENDIR_SUPPORT,  /* cookies are stable: OPENDIR has nothing to do */
@@ -18,15 +18,15 @@ static const uint64_t wanted[] = {
 	FUSE_CAP_READDIRPLUS,
 	FUSE_CAP_READDIRPLUS_AUTO,
 	FUSE_CAP_CACHE_SYMLINKS,      /* a target never changes */
-	FUSE_CAP_EXPLICIT_INVAL_DATA, /* cached contents are sealed: no time or size says otherwise */
+	FUSE_CAP_EXPLICIT_INVAL_DATA, /* what is cached is sealed: no time or size matters */
 	FUSE_CAP_SPLICE_READ,
 };
 
 /*
  * What libfuse wants by itself and must not have: AUTO_INVAL_DATA drops pages of sealed files;
  * POSIX_LOCKS and FLOCK_LOCKS would bring locks to us, which the kernel does better; with
- * WRITEBACK_CACHE there is no passthrough; DIRECT_IO_ALLOW_MMAP would let an unsealed file be mapped
- * in the kernel's own pages, which no seal reaches.
+ * WRITEBACK_CACHE there is no passthrough; DIRECT_IO_ALLOW_MMAP would let an unsealed file be
+ * mapped in the kernel's own pages, which no seal reaches.
  */
 static const uint64_t unwanted[] = {
 	FUSE_CAP_AUTO_INVAL_DATA, FUSE_CAP_POSIX_LOCKS,		 FUSE_CAP_FLOCK_LOCKS,

@@ -8,6 +8,7 @@
 
 /**
  * session_operations() - the table of operations
+ * Context: any.
  * Return: borrows a table that lives for ever.
  */
 const struct fuse_lowlevel_ops *session_operations(void);

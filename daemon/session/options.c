@@ -201,8 +201,8 @@ static bool parse_common(struct options *options, const char *text, const char *
 		"sync", "async", "dirsync", "fsname", "auto_unmount",
 	};
 	static const char *const ignored[] = {
-		"defaults", "auto", "noauto", "user", "nouser", "users", "owner", "nofail", "_netdev",
-		"relatime", "norelatime", "strictatime",
+		"defaults", "auto", "noauto", "user", "nouser", "users", "owner", "nofail",
+		"_netdev", "relatime", "norelatime", "strictatime",
 	};
 
 	for (unsigned i = 0; i < G_N_ELEMENTS(passed); i++) {
@@ -248,7 +248,8 @@ static bool options_check(const struct options *options, GError **error)
 		g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED, "which mount point?");
 		return false;
 	}
-	if (options->io == IO_KERNEL && (options->filesystem.pages || options->filesystem.user_pages)) {
+	if (options->io == IO_KERNEL &&
+	    (options->filesystem.pages || options->filesystem.user_pages)) {
 		g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
 			    "%s= cannot be enforced with io=kernel, where clients fill the memory "
 			    "without asking; use io=daemon, or a memory cgroup",

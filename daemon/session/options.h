@@ -45,6 +45,7 @@ struct options {
  * @error: out: what is wrong with it
  *
  * The key file of the mount point is read first, see config.h: the command line wins.
+ * Context: any.
  * Return: true; false with @error set.
  */
 bool options_parse(struct options *options, int argc, char **argv, GError **error);
@@ -52,6 +53,7 @@ bool options_parse(struct options *options, int argc, char **argv, GError **erro
 /**
  * options_parse_list() - read the text behind one -o
  * @text: options separated by commas
+ * Context: any.
  * Return: true; false with @error set.
  */
 bool options_parse_list(struct options *options, const char *text, GError **error);
@@ -59,17 +61,20 @@ bool options_parse_list(struct options *options, const char *text, GError **erro
 /**
  * options_parse_one() - read one option, with its value if it has one
  * @text: such as io=kernel; a comma belongs to the value
+ * Context: any.
  * Return: true; false with @error set.
  */
 bool options_parse_one(struct options *options, const char *text, GError **error);
 
 /**
  * options_clear() - give back what the options own
+ * Context: any.
  */
 void options_clear(struct options *options);
 
 /**
  * options_usage() - the text of --help
+ * Context: any.
  * Return: borrows a string that lives for ever.
  */
 const char *options_usage(void);

@@ -2,15 +2,15 @@
 /*
  * The order of things.
  *
- * The background child is forked first, as threads and rings do not survive a fork; the parent waits
- * for it. Then: mount; answer INIT, the first request, on this thread; try what the kernel promised;
- * choose the plane; only then let workers loose. Until that moment no request has been answered, so
- * nobody can see a plane change.
+ * The background child is forked first, as threads and rings do not survive a fork; the parent
+ * waits for it. Then: mount; answer INIT, the first request, on this thread; try what the kernel
+ * promised; choose the plane; only then let workers loose. Until that moment no request has been
+ * answered, so nobody can see a plane change.
  *
  * Workers run on a thread of their own, under libfuse's loop. The main thread runs GLib's loop, for
- * signals. At the end those who wait for seals are answered; the workers end, so that no new request
- * comes; the mount goes; who has begun to wait meanwhile is answered, into the void; then libfuse ends,
- * with its rings; then everything else is given back.
+ * signals. At the end those who wait for seals are answered; the workers end, so that no new
+ * request comes; the mount goes; who has begun to wait meanwhile is answered, into the void; then
+ * libfuse ends, with its rings; then everything else is given back.
  */
 #include "session/session.h"
 

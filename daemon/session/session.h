@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The life of a mount: from the mount point over the probe to the last request. session.c begins with
- * the order of things.
+ * The life of a mount: from the mount point over the probe to the last request. session.c begins
+ * with the order of things.
  */
 #pragma once
 

@@ -560,7 +560,9 @@ static void *storm_make(void *data)
 
 static void test_storm(void)
 {
-	static void *(*const work[])(void *) = { storm_rename, storm_rename, storm_look, storm_make };
+	static void *(*const work[])(void *) = {
+		storm_rename, storm_rename, storm_look, storm_make,
+	};
 	struct storm storms[G_N_ELEMENTS(work)] = { 0 };
 	pthread_t threads[G_N_ELEMENTS(work)];
 	struct filesystem fs;

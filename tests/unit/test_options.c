@@ -323,9 +323,10 @@ static void test_list(void)
 
 static void test_usage(void)
 {
-	static const char *const names[] = { "io=", "size=", "nr_inodes=", "usersize=", "userinodes=",
-					     "uid=", "gid=", "mode=", "seal_timeout=", "io_uring",
-					     "allow_other", "default_permissions" };
+	static const char *const names[] = {
+		"io=",  "size=", "nr_inodes=",    "usersize=", "userinodes=", "uid=",
+		"gid=", "mode=", "seal_timeout=", "io_uring",  "allow_other", "default_permissions",
+	};
 
 	for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
 		g_assert_nonnull(strstr(options_usage(), names[i]));

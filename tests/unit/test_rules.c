@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The table of what seals refuse, row by row, for each set of seals: by the rules where they need no
- * state, by a mapping that bears the seals where it decides.
+ * The table of what seals refuse, row by row, for each set of seals: by the rules where they need
+ * no state, by a mapping that bears the seals where it decides.
  */
 #include "seal/rules.h"
 

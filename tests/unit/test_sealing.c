@@ -477,7 +477,7 @@ static void test_interrupted(void)
 	g_assert_cmpint(waiter_wait(&second), ==, -EINTR);
 	remove_writer(&file, &writer);
 
-	/* The interruption may be faster than the request, and then counts though nobody hinders. */
+	/* The interruption may be faster than the request, and counts though nobody hinders. */
 	memset(&early, 0, sizeof(early));
 	early.request.seals = F_SEAL_WRITE;
 	early.request.deadline_ms = -1;
@@ -947,7 +947,7 @@ static void test_exec_while_asking(void)
 	teardown(&file);
 }
 
-/* Everybody at once, file after file: whoever asked is told once, and a sealed file has no writer. */
+/* Everybody at once, file after file: whoever asks is told once; a sealed file has no writer. */
 struct storm {
 	struct file *file;
 	atomic_bool stop;
