@@ -228,6 +228,19 @@ static int attr_move_charge_locked(struct inode *inode, uid_t uid)
 	return 0;
 }
 
+static int attr_change_size_locked(struct inode *inode, off_t size)
+{
+	int result = size < 0 ? -EINVAL : mapping_truncate(&inode->mapping, size);
+
+	lock_assert_held(&inode->lock);
+	if (result)
+		return result;
+	sealing_wake_locked(&inode->sealing); /* pins may have been cut off */
+	attr_sync_memory_locked(inode, false);
+	attr_touch_locked(inode);
+	return 0;
+}
+
 int attr_change(struct inode *inode, unsigned what, const struct stat *new)
 {
 	scoped_mutex(&inode->lock);
@@ -240,19 +253,12 @@ int attr_change(struct inode *inode, unsigned what, const struct stat *new)
 
 		if (refused)
 			return refused;
-		if (what & ATTR_SIZE) {
-			int result = -EINVAL;
-
-			if (new->st_size >= 0)
-				result = mapping_truncate(&inode->mapping, new->st_size);
-			if (result)
-				return result;
-			sealing_wake_locked(&inode->sealing); /* pins may have been cut off */
+		if (what & ATTR_SIZE)
+			refused = attr_change_size_locked(inode, new->st_size);
+		else
 			attr_sync_memory_locked(inode, false);
-			attr_touch_locked(inode);
-		} else {
-			attr_sync_memory_locked(inode, false);
-		}
+		if (refused)
+			return refused;
 	}
 	if (what & ATTR_UID) {
 		int result = attr_move_charge_locked(inode, new->st_uid);

@@ -39,6 +39,7 @@ int procmaps_scan(dev_t device, uint64_t ino, bool (*visit)(const struct procmap
 /**
  * procmaps_any_writable() - is there such a mapping?
  * Context: as procmaps_scan().
+ * Return: true when one was found.
  */
 bool procmaps_any_writable(dev_t device, uint64_t ino);
 
@@ -57,6 +58,7 @@ enum procmaps_found {
  * @ino: of the file
  * @map: out: the first mapping of the file in the range, when that was found
  * Context: sleeps.
+ * Return: what was found.
  */
 enum procmaps_found procmaps_look(pid_t pid, uint64_t start, uint64_t length, dev_t device,
 				  uint64_t ino, struct procmap *map);

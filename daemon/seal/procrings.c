@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * /proc/PID/fdinfo/FD of an io_uring has a line "UserBufs: N" and then, for each buffer, its number,
- * the address that it was registered from, and its length. The pages stay pinned when the process
- * unmaps them, and then the address is all that is left; so a buffer whose address maps nothing is
- * suspect, one whose address maps something else is not.
+ * /proc/PID/fdinfo/FD of an io_uring has a line "UserBufs: N" and then, for each buffer, its
+ * number, the address that it was registered from, and its length. The pages stay pinned when the
+ * process unmaps them, and then the address is all that is left; so a buffer whose address maps
+ * nothing is suspect, one whose address maps something else is not.
  */
 #include "seal/procrings.h"
 

@@ -22,6 +22,7 @@
  *
  * As in Linux, EXEC on an executable file implies the four seals of its contents.
  * Context: any.
+ * Return: F_SEAL_*.
  */
 unsigned seal_rules_expand(unsigned seals, mode_t mode);
 
@@ -41,6 +42,7 @@ int seal_rules_check(unsigned current, unsigned seals, bool may_seal);
  * @owner: of the file
  * @handle_writable: the handle that the call came through is open for writing
  * Context: any.
+ * Return: true when it may.
  */
 bool seal_rules_may_seal(uid_t uid, uid_t owner, bool handle_writable);
 

@@ -2,31 +2,35 @@
 /*
  * How a write seal is granted.
  *
- * A seal that keeps writers out (WRITE, FUTURE_WRITE) can be set once nobody is left who could write
- * without asking. Three kinds of these are known to us: handles that can map the memory writable
- * (writers; io=kernel only), pins, and whoever had a hand-over prepared. What we cannot see (mappings
- * that outlived their handle, references that clients' own rings or pipes hold) is known to the
- * memory, which can be asked, and which may take 165 ms to answer "busy".
+ * A seal that keeps writers out (WRITE, FUTURE_WRITE) can be set once nobody is left who could
+ * write without asking. Three kinds of these are known to us: handles that can map the memory
+ * writable (writers; io=kernel only), pins, and whoever had a hand-over prepared. What we cannot
+ * see (mappings that outlived their handle, references that clients' own rings or pipes hold) is
+ * known to the memory, which can be asked, and which may take 165 ms to answer "busy".
  *
  * Who asks for seals becomes a struct seal_request in sealing->requests. sealing_run() goes through
  * them, on one thread at a time per file:
  *
  *	hindered by writers or pins  -> stays; looked at again when one of them goes (_wake_locked)
  *	not hindered                 -> the last step: writers are denied, new ones wait in
- *	                                sealing->admissions, the lock is dropped, the memory is asked
+ *	                                sealing->admissions, the lock is dropped, memory is asked
  *	                                yes  -> seals are set, writers stay denied for good
  *	                                busy -> writers are allowed again; next try after a back-off
  *	deadline has passed          -> EBUSY
  *	interrupted                  -> EINTR
  *
  * So nothing is polled but what only the memory knows, and no thread waits: the timer calls
- * sealing_run() at the next deadline. It runs on the engine's pool, as asking may sleep. Where asking
- * cannot sleep (no such seal is asked for, or clients cannot reach the memory) it runs at once on the
- * submitter's thread.
+ * sealing_run() at the next deadline. It runs on the engine's pool, as asking may sleep. Where
+ * asking cannot sleep (no such seal is asked for, or clients cannot reach the memory), and nobody
+ * else waits, it runs at once on the submitter's thread.
+ *
+ * What EXEC implies depends on the mode, which may change while a request waits: it is worked out
+ * each time that the request is looked at, and the x bits stay as they are while the memory is
+ * asked.
  *
  * The hand-over (PREPARE, COMMIT) exchanges the caller's own read-write descriptor. PREPARE is
- * granted when that handle is the only writer and no pin and no visible mapping is left; from then on
- * new writers wait, until COMMIT ends, the preparing handle closes or SEAL_PREPARED_MS are over.
+ * granted when that handle is the only writer and no pin and no visible mapping is left; from then
+ * on new writers wait, until COMMIT ends, the preparing handle closes or SEAL_PREPARED_MS are over.
  * COMMIT is an ADD for which the release of that handle is on its way.
  *
  * No lock is held while the memory is asked, while holes are filled, or over a callback.
@@ -80,11 +84,13 @@ static void sealing_kick_locked(struct sealing *sealing)
 
 static bool sealing_prepared_locked(struct sealing *sealing)
 {
+	lock_assert_held(sealing->lock);
 	return sealing->prepared_handle && clock_now_ms() < sealing->prepared_until;
 }
 
 static void sealing_forget_prepared_locked(struct sealing *sealing)
 {
+	lock_assert_held(sealing->lock);
 	sealing->prepared_handle = 0;
 	sealing->prepared_owner = 0;
 }
@@ -93,6 +99,7 @@ static struct writer *sealing_find_writer_locked(struct sealing *sealing, uint64
 {
 	struct writer *writer;
 
+	lock_assert_held(sealing->lock);
 	list_for_each(writer, &sealing->writers, link)
 		if (writer->handle == handle)
 			return writer;
@@ -102,6 +109,7 @@ static struct writer *sealing_find_writer_locked(struct sealing *sealing, uint64
 /* The seals that a request still wants, by the mode that the file has now. */
 static unsigned request_wanted_locked(struct sealing *sealing, struct seal_request *request)
 {
+	lock_assert_held(sealing->lock);
 	return seal_rules_expand(request->seals, sealing->ops->mode_locked(sealing)) &
 	       ~sealing_current(sealing);
 }
@@ -113,6 +121,7 @@ static int request_hindered_locked(struct sealing *sealing, struct seal_request 
 	unsigned wanted = request_wanted_locked(sealing, request);
 	unsigned writers_allowed = 0;
 
+	lock_assert_held(sealing->lock);
 	if (current & F_SEAL_SEAL)
 		return -EPERM;
 	if (request->verb == SEAL_COMMIT && (sealing->prepared_owner != request->owner ||
@@ -137,6 +146,7 @@ static void request_finish_locked(struct sealing *sealing, struct seal_request *
 {
 	struct seal_engine *engine = sealing->engine;
 
+	lock_assert_held(sealing->lock);
 	if (request->verb == SEAL_COMMIT)
 		sealing_forget_prepared_locked(sealing);
 	if (request->verb != SEAL_PREPARE)
@@ -169,11 +179,13 @@ static bool request_given_up(struct seal_request *request, int64_t now)
 }
 
 /* Ends what must end, and finds a request whose last step can be tried now. */
-static struct seal_request *sealing_next_ready_locked(struct sealing *sealing, struct list *finished)
+static struct seal_request *sealing_next_ready_locked(struct sealing *sealing,
+						      struct list *finished)
 {
 	struct seal_request *request, *ahead;
 	int64_t now = clock_now_ms();
 
+	lock_assert_held(sealing->lock);
 	list_for_each_safe(request, ahead, &sealing->requests, link) {
 		int hindered = request_hindered_locked(sealing, request);
 		bool expired = request_expired(request, now);
@@ -206,13 +218,14 @@ static int sealing_ask_locked(struct sealing *sealing, unsigned wanted)
 	bool deny = (wanted & SEALS_NO_WRITER) && !sealing->denied;
 	int result;
 
+	lock_assert_held(sealing->lock);
 	if (deny && mapping_deny_writable(sealing->mapping))
 		return -EBUSY;
 	sealing->asking = true;
 	sealing->asked = wanted;
 	pthread_mutex_unlock(sealing->lock);
 	result = mapping_add_seals(sealing->mapping, wanted & SEALS_OF_MEMORY);
-	/* From now on the size is what it is, and nobody knows yet: the moment to forget older ones. */
+	/* The size is final now, and nobody knows yet: the moment to forget older ones. */
 	if (result == 0)
 		sealing->ops->attr_stale(sealing);
 	pthread_mutex_lock(sealing->lock);
@@ -233,6 +246,7 @@ static int sealing_prepare_locked(struct sealing *sealing, struct seal_request *
 {
 	bool mapped = false;
 
+	lock_assert_held(sealing->lock);
 	sealing->asking = true;
 	if (request_wanted_locked(sealing, request) & F_SEAL_WRITE) {
 		pthread_mutex_unlock(sealing->lock);
@@ -254,6 +268,7 @@ static void sealing_try_locked(struct sealing *sealing, struct seal_request *req
 {
 	int result;
 
+	lock_assert_held(sealing->lock);
 	if (request->populate) {
 		request->populate = false;
 		pthread_mutex_unlock(sealing->lock);
@@ -308,6 +323,7 @@ static void sealing_arm_timer_locked(struct sealing *sealing)
 	struct seal_request *request;
 	int64_t at = -1;
 
+	lock_assert_held(sealing->lock);
 	list_for_each(request, &sealing->requests, link) {
 		earlier(&at, request->deadline_ms);
 		if (request->retry_ms)
@@ -389,6 +405,7 @@ void sealing_run(struct sealing *sealing)
 
 static bool request_never_sleeps_locked(struct sealing *sealing, struct seal_request *request)
 {
+	lock_assert_held(sealing->lock);
 	return request->verb == SEAL_ADD && !request->populate &&
 	       (!(request_wanted_locked(sealing, request) & SEALS_NO_WRITER) ||
 		!sealing->mapping->shared);

@@ -158,6 +158,7 @@ void sealing_init(struct sealing *sealing, pthread_mutex_t *lock, struct mapping
 /**
  * sealing_current() - the seals that are set
  * Context: any; a snapshot unless the lock is held.
+ * Return: F_SEAL_*.
  */
 unsigned sealing_current(struct sealing *sealing);
 
