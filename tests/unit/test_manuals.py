@@ -51,9 +51,9 @@ def page_options(lines):
 
 def differences(where, ours, theirs):
     for name in sorted(ours - theirs):
-        yield f'{where}: {name} is in --help, not in the page'
+        yield f'{where}: {name} is missing'
     for name in sorted(theirs - ours):
-        yield f'{where}: {name} is in the page, not in --help'
+        yield f'{where}: there is no {name}'
 
 
 def command_page(root, build):
@@ -121,6 +121,9 @@ def library_pages(root, _build):
     manual = (root / 'man/libcachet.3').read_text()
     if calls != set(declared):
         yield f'symbol map and header differ: {sorted(calls ^ set(declared))}'
+    symbols = (root / 'debian/libcachet0.symbols').read_text()
+    yield from differences('debian/libcachet0.symbols', calls,
+                           set(re.findall(r'^ (cachet_\w+)@', symbols, re.M)))
     for call in sorted(calls):
         path = root / f'man/{call}.3'
         if not path.is_file():
