@@ -120,7 +120,10 @@ void fsop_readlink(fuse_req_t req, fuse_ino_t ino)
 		return;
 	}
 	attr_accessed(inode);
+	/* Once it is answered, the kernel may forget the link before we have looked up again. */
+	inode_get(inode);
 	fuse_reply_readlink(req, inode->target);
+	inode_put(inode);
 }
 
 /* Without a limit of its own a mount can use what memory the machine has. */

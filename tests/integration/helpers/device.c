@@ -250,5 +250,6 @@ int main(int argc, char **argv)
 		if (!strcmp(line, "poke\n"))
 			printf("poke %d\n", pwrite(device.file, "late", 4, 0) < 0 ? errno : 0);
 	io_uring_queue_exit(&device.ring);
+	free(device.last);
 	return 0;
 }
