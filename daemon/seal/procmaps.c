@@ -2,8 +2,8 @@
 /*
  * /proc/PID/maps shows a mapping made through passthrough under the device and number of the file
  * on the mount. Whether a mapping that is read-only now may become writable stands in
- * /proc/PID/smaps alone, which is slow, as it looks at every page; so it is read only for a process that has a
- * shared mapping of the file which is not writable at the moment.
+ * /proc/PID/smaps alone, which is slow, as it looks at every page; so it is read only for a process
+ * that has a shared mapping of the file which is not writable at the moment.
  */
 #include "seal/procmaps.h"
 
