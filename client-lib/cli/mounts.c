@@ -6,13 +6,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool is_octal(char c)
+{
+	return c >= '0' && c <= '7';
+}
+
 /* In mountinfo a space is \040 and so on. */
 static void unescape(char *text)
 {
 	char *to = text;
 
 	for (const char *from = text; *from; to++) {
-		if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] && from[3]) {
+		if (from[0] == '\\' && is_octal(from[1]) && is_octal(from[2]) && is_octal(from[3])) {
 			*to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
 			from += 4;
 		} else {
