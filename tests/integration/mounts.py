@@ -24,6 +24,8 @@ SANITIZER_ENV = {
     # thread-local data then meet: keep frames off the stack.
     'ASAN_OPTIONS': 'halt_on_error=1:detect_leaks=1:exitcode=99:allocator_may_return_null=1:'
                     'detect_stack_use_after_return=1',
+    'LSAN_OPTIONS': 'print_suppressions=0:suppressions=' + os.path.join(
+        os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'harness', 'lsan.supp'),
     'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1:exitcode=99',
     'TSAN_OPTIONS': 'halt_on_error=1:second_deadlock_stack=1:exitcode=99',
 }
