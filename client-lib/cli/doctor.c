@@ -122,6 +122,15 @@ static char *program_find(const char *name)
 	return found;
 }
 
+static bool program_exists(const char *name)
+{
+	char *path = program_find(name);
+	bool found = path;
+
+	free(path);
+	return found;
+}
+
 /* --- the checks --- */
 
 static void check_kernel(struct finding *finding)
@@ -413,7 +422,7 @@ static int doctor_run(const struct verb *verb, int argc, char **argv)
 		if (finding.state == BROKEN)
 			status = CLI_REFUSED;
 	}
-	if (geteuid() != 0 && !program_find("fusermount3"))
+	if (geteuid() != 0 && !program_exists("fusermount3"))
 		status = CLI_REFUSED;
 	return status;
 }
