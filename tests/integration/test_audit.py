@@ -74,6 +74,19 @@ finally:
 '''
 
 
+def daemon_of(mount):
+    """Is there still a process that was told to serve this mount point?"""
+    for number in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open('/proc/%s/cmdline' % number, 'rb') as file:
+                arguments = file.read().split(b'\0')
+        except OSError:
+            continue
+        if arguments[0].endswith(b'cachetd') and os.fsencode(mount) in arguments:
+            return True
+    return False
+
+
 @needs('cachet', 'root')
 @limit(40)
 def test_audit_in_the_journal(t):
@@ -87,6 +100,7 @@ def test_audit_in_the_journal(t):
              'io=kernel' if t.kernel else 'io=daemon'],
             capture_output=True, text=True, timeout=30, check=False)
         equal(result.returncode, 0, 'exit status: ' + result.stderr)
+        within(20, lambda: not daemon_of(directory), 'the daemon ends after umount')
     fields = dict(line.split('=', 1) for line in result.stdout.splitlines() if '=' in line)
     equal((fields['PRIORITY'], fields['SEALS'], fields['RESULT'], fields['HOLDER_UID']),
           ('6', 'shrink,grow,write', 'granted', '0'), 'fields')
