@@ -54,7 +54,7 @@
  * struct pin - one pin
  * @by_id:     in the table's hash of ids
  * @in_set:    in its mapping's set, in the order of the ids
- * @todo:      chains pins that one thread releases
+ * @going:     chains pins that one thread releases
  * @folios:    pins on the folios; NULL: resident
  * @slots:     registered buffers; the engine's once the release has begun
  * @window:    resident: the locked window
@@ -63,7 +63,7 @@
 struct pin {
 	struct list by_id;
 	struct list in_set;
-	struct pin *todo;
+	struct pin *going;
 	struct pin_table *table;
 	struct pin_set *set;
 	struct mapping *mapping;
@@ -425,12 +425,12 @@ static void pin_release(struct pin *pin)
 	pin_finish(pin);
 }
 
-static void pins_release(struct pin *todo)
+static void pins_release(struct pin *going)
 {
-	while (todo) {
-		struct pin *pin = todo;
+	while (going) {
+		struct pin *pin = going;
 
-		todo = pin->todo;
+		going = pin->going;
 		pin_release(pin);
 	}
 }
@@ -470,8 +470,8 @@ int pin_table_remove(struct pin_table *table, struct mapping *mapping, uint64_t 
 	return ret;
 }
 
-/* All pins of a set, or those of a handle. Return: they chain by @todo. */
-static struct pin *set_take_locked(struct pin_set *set, uint64_t handle, struct pin *todo)
+/* All pins of a set, or those of a handle. Return: they chain by @going. */
+static struct pin *set_take_locked(struct pin_set *set, uint64_t handle, struct pin *going)
 {
 	struct pin *pin;
 
@@ -479,29 +479,29 @@ static struct pin *set_take_locked(struct pin_set *set, uint64_t handle, struct 
 		if (pin->info.releasing || (handle && pin->info.handle != handle))
 			continue;
 		pin_set_releasing_locked(pin);
-		pin->todo = todo;
-		todo = pin;
+		pin->going = going;
+		going = pin;
 	}
-	return todo;
+	return going;
 }
 
 void pin_table_remove_handle(struct pin_table *table, struct mapping *mapping, uint64_t handle)
 {
-	struct pin *todo = NULL;
+	struct pin *going = NULL;
 	struct pin_set *set;
 
 	pthread_mutex_lock(&table->lock);
 	set = table_find_set_locked(table, mapping);
 	if (set)
-		todo = set_take_locked(set, handle, NULL);
+		going = set_take_locked(set, handle, NULL);
 	pthread_mutex_unlock(&table->lock);
-	pins_release(todo);
+	pins_release(going);
 }
 
 /* Those whose time is over. */
 static struct pin *table_take_due_locked(struct pin_table *table)
 {
-	struct pin *todo = NULL;
+	struct pin *going = NULL;
 	int64_t now = clock_now_ms();
 	struct deadline *deadline;
 
@@ -511,10 +511,10 @@ static struct pin *table_take_due_locked(struct pin_table *table)
 
 		pin_set_releasing_locked(pin);
 		table->stat.broken++;
-		pin->todo = todo;
-		todo = pin;
+		pin->going = going;
+		going = pin;
 	}
-	return todo;
+	return going;
 }
 
 static void table_wait_due_locked(struct pin_table *table)
@@ -538,14 +538,14 @@ static void *table_watch_deadlines(void *data)
 
 	pthread_mutex_lock(&table->lock);
 	while (!table->stop) {
-		struct pin *todo = table_take_due_locked(table);
+		struct pin *going = table_take_due_locked(table);
 
-		if (!todo) {
+		if (!going) {
 			table_wait_due_locked(table);
 			continue;
 		}
 		pthread_mutex_unlock(&table->lock);
-		pins_release(todo);
+		pins_release(going);
 		pthread_mutex_lock(&table->lock);
 	}
 	pthread_mutex_unlock(&table->lock);
@@ -602,7 +602,7 @@ struct pin_table *pin_table_new(struct pin_engine *engine, const struct pin_owne
 
 void pin_table_free(struct pin_table *table)
 {
-	struct pin *todo = NULL;
+	struct pin *going = NULL;
 
 	if (!table)
 		return;
@@ -617,10 +617,10 @@ void pin_table_free(struct pin_table *table)
 		struct pin_set *set;
 
 		list_for_each(set, &table->sets[i], link)
-			todo = set_take_locked(set, 0, todo);
+			going = set_take_locked(set, 0, going);
 	}
 	pthread_mutex_unlock(&table->lock);
-	pins_release(todo);
+	pins_release(going);
 
 	pthread_mutex_lock(&table->lock);
 	while (table->unfinished)
