@@ -13,6 +13,7 @@ import importlib
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -230,7 +231,15 @@ def remove_tree(path):
     shutil.rmtree(path)
 
 
+def default_signals():
+    """nohup and background jobs leave signals ignored, and children inherit that."""
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def main():
+    default_signals()
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--build', help='Meson build directory')
     parser.add_argument('--plane', choices=('kernel', 'daemon', 'unpriv', 'tmpfs'),
