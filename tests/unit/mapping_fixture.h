@@ -115,3 +115,13 @@ static inline unsigned file_order_at(struct file *file, uint64_t page)
 		folio_put(folio, "test");
 	return order;
 }
+
+/* A test, for g_test_add_data_func(), that leaves no memory and no named reference behind. */
+static inline void without_leaks(gconstpointer test)
+{
+	mem_test_begin(0);
+	((void (*)(void))test)();
+	rcu_barrier();
+	g_assert_cmpint(mem_test_end(NULL), ==, 0);
+	g_assert_cmpint(folio_debug_report(NULL, NULL), ==, 0);
+}

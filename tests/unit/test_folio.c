@@ -420,15 +420,6 @@ static void test_wait(void)
 	}
 }
 
-static void without_leaks(gconstpointer test)
-{
-	mem_test_begin(0);
-	((void (*)(void))test)();
-	rcu_barrier();
-	g_assert_cmpint(mem_test_end(NULL), ==, 0);
-	g_assert_cmpint(folio_debug_report(NULL, NULL), ==, 0);
-}
-
 int main(int argc, char **argv)
 {
 	static const struct {

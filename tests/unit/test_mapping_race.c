@@ -365,15 +365,6 @@ static void test_descriptors(void)
 	close(after);
 }
 
-static void without_leaks(gconstpointer test)
-{
-	mem_test_begin(0);
-	((void (*)(void))test)();
-	rcu_barrier();
-	g_assert_cmpint(mem_test_end(NULL), ==, 0);
-	g_assert_cmpint(folio_debug_report(NULL, NULL), ==, 0);
-}
-
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
