@@ -192,7 +192,22 @@ static void mapping_collapse_batch(struct mapping *mapping, uint64_t first,
 	}
 }
 
-long mapping_collapse_range(struct mapping *mapping, uint64_t offset, uint64_t length, long *failed)
+/* The first range at or after @first with a page of the tree or of the memory; a hole costs nothing. */
+static uint64_t collapse_next(struct mapping *mapping, uint64_t first, uint64_t end)
+{
+	int64_t data = memory_seek(&mapping->memory, first << PAGE_SHIFT, SEEK_DATA);
+	uint64_t next = data < 0 ? end : page_of((uint64_t)data), index = first;
+
+	rcu_read_lock();
+	if (xarray_find(&mapping->folios, &index, end - 1, XARRAY_PRESENT, NULL) && index < next)
+		next = index;
+	rcu_read_unlock();
+	next = next / PAGES_HUGE * PAGES_HUGE;
+	return next < first ? first : next < end ? next : end;
+}
+
+long mapping_collapse_range(struct mapping *mapping, uint64_t offset, uint64_t length,
+			    bool (*wanted)(struct mapping *mapping), long *failed)
 {
 	uint64_t first, end;
 	long done = 0, given_up = 0;
@@ -208,13 +223,14 @@ long mapping_collapse_range(struct mapping *mapping, uint64_t offset, uint64_t l
 		end = offset + length;
 	first = (offset + BYTES_HUGE - 1) / BYTES_HUGE * PAGES_HUGE;
 	end = end / BYTES_HUGE * PAGES_HUGE;
-	for (unsigned count; first < end; first += count * PAGES_HUGE) {
+	while (first < end && (first = collapse_next(mapping, first, end)) < end) {
 		struct collapse_range ranges[COLLAPSE_BATCH];
+		uint64_t left = (end - first) / PAGES_HUGE;
+		unsigned count = left < COLLAPSE_BATCH ? (unsigned)left : COLLAPSE_BATCH;
 		unsigned unable = 0;
 
-		count = (end - first) / PAGES_HUGE < COLLAPSE_BATCH ?
-				(unsigned)((end - first) / PAGES_HUGE) :
-				COLLAPSE_BATCH;
+		if (wanted && !wanted(mapping))
+			break;
 		mapping_collapse_batch(mapping, first, ranges, count);
 		for (unsigned i = 0; i < count; i++) {
 			done += ranges[i].state == COLLAPSE_DONE;
@@ -224,6 +240,7 @@ long mapping_collapse_range(struct mapping *mapping, uint64_t offset, uint64_t l
 		/* It will not be able to do the rest either. */
 		if (unable && done == 0)
 			return -EINVAL;
+		first += count * PAGES_HUGE;
 	}
 	if (failed)
 		*failed = given_up;

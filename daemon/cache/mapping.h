@@ -318,9 +318,12 @@ int mapping_wait_for_pins(struct mapping *mapping, int64_t deadline_ms);
  * mapping_collapse_range() - make whole 2 MiB ranges of a write-sealed file huge
  * @offset: bytes
  * @length: bytes; parts of 2 MiB ranges at its ends are left alone
- * @failed: out: ranges that were given up (pinned, in use, holes); may be NULL
+ * @wanted: asked every few ranges, without locks, whether to go on; NULL: always
+ * @failed: out: ranges that were given up (pinned, in use, with a hole); may be NULL
+ *
+ * Takes time proportional to the pages that are there, not to the size.
  * Context: sleeps, takes long; takes the invalidate lock for a few ranges at a time.
  * Return: ranges that are huge now; -EPERM (not write-sealed); -EINVAL (the kernel cannot).
  */
 long mapping_collapse_range(struct mapping *mapping, uint64_t offset, uint64_t length,
-			    long *failed);
+			    bool (*wanted)(struct mapping *mapping), long *failed);

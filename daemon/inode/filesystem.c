@@ -46,13 +46,21 @@ static const struct pin_owner_ops pin_owner_ops = {
 	.released = pin_owner_released,
 };
 
+/* The collapser's own reference is the last one when names, handles and the kernel are done with it. */
+static bool inode_is_used(struct mapping *mapping)
+{
+	struct inode *inode = container_of(mapping, struct inode, mapping);
+
+	return atomic_load(&inode->refs) > 1;
+}
+
 static void collapse_sealed(gpointer data, gpointer user_data)
 {
 	struct inode *inode = data;
 	struct filesystem *fs = user_data;
 	long failed = 0;
 	long huge = mapping_collapse_range(&inode->mapping, 0, mapping_size(&inode->mapping),
-					   &failed);
+					   inode_is_used, &failed);
 
 	if (huge > 0)
 		atomic_fetch_add(&fs->stats.collapsed, huge);

@@ -51,12 +51,13 @@ static void test_collapse(void)
 	for (unsigned shared = 0; shared < 2; shared++) {
 		file_open(&file, 0, shared);
 		file_fill_small(&file, 3 * 512 + 100);
-		g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, &failed), ==, -EPERM);
+		g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, &failed), ==,
+				-EPERM);
 		g_assert_cmpint(mapping_add_seals(m, F_SEAL_WRITE), ==, 0);
 		/* Ends that are no whole range are left alone. */
-		g_assert_cmpint(mapping_collapse_range(m, PAGE, HUGE_BYTES, &failed), ==, 0);
+		g_assert_cmpint(mapping_collapse_range(m, PAGE, HUGE_BYTES, NULL, &failed), ==, 0);
 		g_assert_cmpint(failed, ==, 0);
-		g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, &failed), ==, 3);
+		g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, &failed), ==, 3);
 		g_assert_cmpint(failed, ==, 0);
 		g_assert_cmpuint(atomic_load(&m->nr_huge), ==, 3 * 512);
 		for (unsigned i = 0; i < 3; i++)
@@ -70,7 +71,7 @@ static void test_collapse(void)
 			g_assert_cmpuint(file_count(&file, (enum xarray_mark)FOLIO_MARK_DIRTY), ==,
 					 3 * 512 + 100);
 		/* Once more changes nothing. */
-		g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL), ==, 3);
+		g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, NULL), ==, 3);
 		g_assert_cmpuint(atomic_load(&m->nr_huge), ==, 3 * 512);
 		/* Not sealed against shrinking: a huge folio is cut. */
 		g_assert_cmpint(mapping_truncate(m, HUGE_BYTES + 5 * PAGE), ==, 0);
@@ -95,7 +96,7 @@ static void test_large_already(void)
 	folio_put(folio, "test");
 	g_assert_cmpint(mapping_add_seals(&file.mapping, F_SEAL_WRITE), ==, 0);
 	g_assert_cmpuint(atomic_load(&file.mapping.nr_huge), ==, 0);
-	g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, NULL), ==, 2);
+	g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, NULL, NULL), ==, 2);
 	g_assert_cmpuint(atomic_load(&file.mapping.nr_huge), ==, 1024);
 	g_assert_true(xarray_load(&file.mapping.folios, 0) == folio);
 	file_expect(&file, 0, 2 * HUGE_BYTES, 'l');
@@ -118,7 +119,7 @@ static void test_held(void)
 	g_assert_cmpint(mapping_pin_range(m, 700 * PAGE, PAGE, &pins), ==, 0);
 	folio = mapping_get_folio(m, 3 * 512 - 1, "test");
 	g_assert_cmpint(mapping_add_seals(m, F_SEAL_WRITE), ==, 0);
-	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, &failed), ==, 1);
+	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, &failed), ==, 1);
 	g_assert_cmpint(failed, ==, 2);
 	/* As if nothing had been tried. */
 	g_assert_cmpuint(file_order_at(&file, 0), ==, 9);
@@ -129,9 +130,9 @@ static void test_held(void)
 	g_assert_true(xarray_load(&m->folios, 3 * 512 - 1) == folio);
 	file_check(&file);
 	folio_put(folio, "test");
-	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, &failed), ==, 2);
+	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, &failed), ==, 2);
 	mapping_unpin_range(m, pins);
-	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, &failed), ==, 3);
+	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, &failed), ==, 3);
 	g_assert_cmpint(failed, ==, 0);
 	file_expect_small(&file, 3 * 512);
 	file_check(&file);
@@ -154,7 +155,7 @@ static void test_held_by_kernel(void)
 	g_assert_cmpint(mapping_add_seals(m, F_SEAL_WRITE), ==, 0);
 	g_assert_cmpint(pipe(fds), ==, 0);
 	g_assert_cmpint(splice(mapping_fd(m), &offset, fds[1], NULL, PAGE, 0), ==, (ssize_t)PAGE);
-	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, &failed), ==, 2);
+	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, &failed), ==, 2);
 	g_assert_cmpint(failed, ==, 1);
 	g_assert_cmpuint(file_order_at(&file, 511), ==, 9);
 	g_assert_cmpuint(file_order_at(&file, 512), ==, 0);
@@ -162,7 +163,7 @@ static void test_held_by_kernel(void)
 	file_check(&file);
 	close(fds[0]);
 	close(fds[1]);
-	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, &failed), ==, 3);
+	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, &failed), ==, 3);
 	file_expect_small(&file, 3 * 512);
 	file_check(&file);
 	file_close(&file);
@@ -180,20 +181,74 @@ static void test_holes(void)
 		file_fill_small(&file, 2 * 512);
 		g_assert_cmpint(mapping_punch(&file.mapping, 5 * PAGE, PAGE), ==, 0);
 		g_assert_cmpint(mapping_add_seals(&file.mapping, F_SEAL_WRITE), ==, 0);
-		g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, &failed), ==,
-				1);
+		g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, NULL,
+						       &failed),
+				==, 1);
 		g_assert_cmpint(failed, ==, 1);
 		/* A hole stays a hole. */
 		g_assert_cmpuint(atomic_load(&file.mapping.nr_pages), ==, 1023);
 		file_check(&file);
 		g_assert_cmpint(mapping_populate(&file.mapping, 0, UINT64_MAX), ==, 0);
-		g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, &failed), ==,
-				2);
+		g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, NULL,
+						       &failed),
+				==, 2);
 		file_expect(&file, 5 * PAGE, PAGE, 0);
 		file_expect(&file, 6 * PAGE, PAGE, 7);
 		file_check(&file);
 		file_close(&file);
 	}
+}
+
+static unsigned asked, give_up_at;
+
+static bool still_wanted(struct mapping *mapping)
+{
+	g_assert_nonnull(mapping);
+	return ++asked != give_up_at;
+}
+
+/* Regression: a sealed file of nearly 2^63 bytes kept the collapser busy for ever. */
+static void test_sparse(void)
+{
+	const uint64_t far = UINT64_C(1) << 60;
+	struct file file;
+
+	if (!kernel_can())
+		return;
+	for (unsigned shared = 0; shared < 2; shared++) {
+		file_open(&file, 0, shared);
+		file_fill(&file, 0, HUGE_BYTES, 'n');
+		file_fill(&file, far, HUGE_BYTES, 'f');
+		g_assert_cmpint(mapping_truncate(&file.mapping, INT64_MAX), ==, 0);
+		g_assert_cmpint(mapping_add_seals(&file.mapping, F_SEAL_WRITE), ==, 0);
+		asked = give_up_at = 0;
+		g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, still_wanted,
+						       NULL),
+				==, 2);
+		g_assert_cmpuint(asked, ==, 2);
+		g_assert_cmpuint(atomic_load(&file.mapping.nr_huge), ==, 1024);
+		file_expect(&file, far, HUGE_BYTES, 'f');
+		file_check(&file);
+		file_close(&file);
+	}
+}
+
+static void test_unwanted(void)
+{
+	struct file file;
+
+	if (!kernel_can())
+		return;
+	file_open(&file, 0, false);
+	file_fill(&file, 0, 24 * HUGE_BYTES, 'u');
+	g_assert_cmpint(mapping_add_seals(&file.mapping, F_SEAL_WRITE), ==, 0);
+	asked = 0;
+	give_up_at = 2;
+	g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, still_wanted, NULL),
+			<, 24);
+	g_assert_cmpuint(asked, ==, 2);
+	file_check(&file);
+	file_close(&file);
 }
 
 int main(int argc, char **argv)
@@ -207,6 +262,8 @@ int main(int argc, char **argv)
 		{ "/collapse/held", test_held },
 		{ "/collapse/held-by-kernel", test_held_by_kernel },
 		{ "/collapse/holes", test_holes },
+		{ "/collapse/sparse", test_sparse },
+		{ "/collapse/unwanted", test_unwanted },
 	};
 
 	g_test_init(&argc, &argv, NULL);

@@ -196,7 +196,7 @@ static void *race_collapser(void *data)
 	struct race *race = data;
 
 	while (!atomic_load(&race->stop)) {
-		long huge = mapping_collapse_range(&race->file.mapping, 0, UINT64_MAX, NULL);
+		long huge = mapping_collapse_range(&race->file.mapping, 0, UINT64_MAX, NULL, NULL);
 
 		g_assert_cmpint(huge, >=, -EINVAL);
 		if (huge > 0)
