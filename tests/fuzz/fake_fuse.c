@@ -633,6 +633,19 @@ static bool kernel_is_empty(struct kernel *kernel)
 	       atomic_load(&fs->stats.handles) == 0 && pins.pins + pins.resident == 0;
 }
 
+static void describe_rest(struct kernel *kernel)
+{
+	struct filesystem *fs = &kernel->fs;
+	struct pin_stat pins;
+
+	pin_table_stat(fs->pins, &pins);
+	fprintf(stderr, "left: %llu pages, %llu inodes, %llu handles, %llu + %llu pins\n",
+		(unsigned long long)atomic_load(&fs->budget.used),
+		(unsigned long long)atomic_load(&fs->stats.inodes),
+		(unsigned long long)atomic_load(&fs->stats.handles),
+		(unsigned long long)pins.pins, (unsigned long long)pins.resident);
+}
+
 void kernel_reset(struct kernel *kernel)
 {
 	struct pin_stat pins;
@@ -643,6 +656,8 @@ void kernel_reset(struct kernel *kernel)
 	remove_all(kernel->fs.root);
 	/* Threads of the daemon may still let go of something. */
 	for (unsigned tries = 0; !kernel_is_empty(kernel); tries++) {
+		if (tries == 20000)
+			describe_rest(kernel);
 		require(tries < 20000, "something is left of an empty mount");
 		usleep(500);
 	}
