@@ -4,12 +4,13 @@
 # Taking down what a run of tools/check or tools/demo mounted and left. The run has a directory of
 # its own and has exported its name as CACHET_RUN, by which its processes are known.
 
-# Processes of the run that outlived it.
+# Processes of the run, or of a part of it that has a directory below, that outlived it.
 marked_processes() {
 	local file
 	for file in /proc/[0-9]*/environ; do
 		[[ $file == "/proc/$$/environ" || $file == "/proc/$BASHPID/environ" ]] && continue
-		tr '\0' '\n' <"$file" | grep -qxF "CACHET_RUN=$CACHET_RUN" || continue
+		tr '\0' '\n' <"$file" | awk -v mark="CACHET_RUN=$CACHET_RUN/" \
+			'index($0 "/", mark) == 1 { found = 1 } END { exit !found }' || continue
 		file=${file#/proc/}
 		echo "${file%/environ}"
 	done 2>/dev/null

@@ -699,7 +699,8 @@ def test_killed_daemon(t):
         refused((errno.ENOTCONN, errno.ECONNABORTED), abi.unpin, fd, 1)
         os.close(fd)
         if before is not None:
-            within(5, lambda: vmstat_pinned() <= before, 'pinned pages of the system')
+            # Others may pin at the same time.
+            within(30, lambda: vmstat_pinned() <= before, 'pinned pages of the system')
     finally:
         mount.discard()
 
