@@ -85,6 +85,7 @@ int cli_finish(int status);
  * colour() - escape sequence for a terminal that wants colours, else ""
  * @stream: stdout or stderr
  * @code: of SGR, such as "1;31"; "0" ends
+ * Return: borrows; valid for the thread's next three calls.
  */
 const char *colour(FILE *stream, const char *code);
 
@@ -136,6 +137,7 @@ int holders_print(FILE *stream, int fd, const char *indent);
 
 /**
  * seals_option() - the argument of --seals; exits with CLI_USAGE when it is none
+ * Return: F_SEAL_*.
  */
 unsigned seals_option(const struct verb *verb, const char *text);
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A heap of times at which something falls due. It belongs to whoever embeds it, and has no lock.
+ *
+ * Context: the lock of whoever embeds it; never sleeps.
  */
 #pragma once
 

@@ -206,13 +206,15 @@ void folio_free_unused(struct folio *folio, const char *who);
 
 /**
  * folio_pins_acquired() - pages that were pinned since the process began
- * Context: any. Never falls.
+ * Context: any.
+ * Return: a number that never falls.
  */
 uint64_t folio_pins_acquired(void);
 
 /**
  * folio_pins_released() - pages that were unpinned since the process began
- * Context: any. Never falls, and never passes folio_pins_acquired().
+ * Context: any.
+ * Return: a number that never falls, and never passes folio_pins_acquired().
  */
 uint64_t folio_pins_released(void);
 

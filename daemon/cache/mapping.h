@@ -55,6 +55,7 @@ struct mapping {
  * mapping_init() - an empty file
  * @budget: borrows; outlives the mapping
  * @shared: see struct mapping
+ * Context: before anybody else sees it.
  * Return: 0, -ENOMEM.
  */
 int mapping_init(struct mapping *mapping, struct reservation *budget, bool shared);
@@ -132,6 +133,7 @@ ssize_t mapping_read_begin(struct mapping *mapping, uint64_t offset, size_t leng
 
 /**
  * mapping_read() - copy a range out
+ * Context: may sleep.
  * Return: bytes read, less than @length only at the end of the file; or a negative errno.
  */
 ssize_t mapping_read(struct mapping *mapping, void *buffer, size_t length, uint64_t offset);
@@ -174,12 +176,14 @@ int mapping_write_begin(struct mapping *mapping, struct mapping_write *write, ui
  * @copied: bytes written at the front of the range, or a negative errno
  *
  * Marks folios dirty, moves the end, gives back what was reserved in vain, drops the lock.
+ * Context: the thread of mapping_write_begin(); may sleep.
  * Return: @copied.
  */
 ssize_t mapping_write_end(struct mapping *mapping, struct mapping_write *write, ssize_t copied);
 
 /**
  * mapping_write() - copy a range in
+ * Context: may sleep; takes the invalidate lock.
  * Return: bytes written or a negative errno, as mapping_write_begin().
  */
 ssize_t mapping_write(struct mapping *mapping, const void *buffer, size_t length, uint64_t offset);
@@ -197,6 +201,7 @@ int mapping_truncate(struct mapping *mapping, uint64_t size);
 /**
  * mapping_allocate() - fallocate: make sure that a range has pages
  * @keep_size: do not move the end
+ * Context: sleeps; takes the invalidate lock.
  * Return: 0; -EPERM (GROW: the range passes the end); -ENOSPC; -EFBIG; -ENOMEM. Nothing changed on
  * error.
  */

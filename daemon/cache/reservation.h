@@ -19,6 +19,7 @@ struct reservation {
 /**
  * reservation_init() - an unused budget
  * @limit: pages; 0 is no limit
+ * Context: before anybody else sees it.
  */
 void reservation_init(struct reservation *budget, uint64_t limit);
 
@@ -26,6 +27,7 @@ void reservation_init(struct reservation *budget, uint64_t limit);
  * reservation_init_below() - an unused budget that is a part of a larger one
  * @limit: pages; 0 is no limit of its own
  * @parent: borrows
+ * Context: before anybody else sees it.
  */
 void reservation_init_below(struct reservation *budget, uint64_t limit, struct reservation *parent);
 

@@ -75,6 +75,7 @@ void xarray_lock(struct xarray *xa);
 /**
  * xarray_unlock() - release the tree's lock
  * @xa: the tree
+ * Context: the tree's lock.
  */
 void xarray_unlock(struct xarray *xa);
 
@@ -202,7 +203,11 @@ void xarray_clear_mark_locked(struct xarray *xa, uint64_t index, enum xarray_mar
  */
 bool xarray_marked(struct xarray *xa, enum xarray_mark mark);
 
-/* Private to xarray_next(). */
+/**
+ * xarray_next_slow() - private to xarray_next()
+ * Context: as xarray_next().
+ * Return: as xarray_next().
+ */
 void *xarray_next_slow(struct xarray *xa, struct xarray_cursor *cursor, uint64_t *index,
 		       uint64_t last, enum xarray_mark mark, unsigned *order);
 

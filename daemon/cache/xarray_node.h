@@ -165,6 +165,7 @@ struct node_pool {
  * @pool: empty
  * @fine: how many full nodes
  * @leaves: how many nodes that have slots of @order and none that are smaller
+ * Context: any.
  * Return: false: out of memory, and nothing was allocated.
  */
 bool node_pool_fill(struct node_pool *pool, uint64_t fine, uint64_t leaves, unsigned order);
@@ -172,6 +173,8 @@ bool node_pool_fill(struct node_pool *pool, uint64_t fine, uint64_t leaves, unsi
 /**
  * node_pool_take() - a full node out of the pool
  * @base: of the node
+ * Context: the owner of the pool.
+ * Return: takes the node out: it is the caller's to link.
  */
 struct xarray_node *node_pool_take(struct node_pool *pool, unsigned base);
 
@@ -179,6 +182,8 @@ struct xarray_node *node_pool_take(struct node_pool *pool, unsigned base);
  * node_pool_take_for() - a node on the way to entries of an order out of the pool
  * @base: of the node; the lowest that the order can have makes it one of the leaves
  * @order: as the pool was filled with
+ * Context: the owner of the pool.
+ * Return: as node_pool_take().
  */
 struct xarray_node *node_pool_take_for(struct node_pool *pool, unsigned base, unsigned order);
 
@@ -210,6 +215,8 @@ void node_retire(struct xarray *xa, struct xarray_node *node);
 
 /**
  * node_retire_tree() - retire a node and all nodes below it
+ * @node: takes; not linked any more
+ * Context: as node_retire().
  */
 void node_retire_tree(struct xarray *xa, struct xarray_node *node);
 

@@ -29,7 +29,11 @@ struct ioctl_call {
  */
 bool ioctl_may(const struct ioctl_call *call);
 
-/* Each takes a struct that is complete: what the caller's lacks is zero. They reply. */
+/*
+ * The verbs. Each gets a struct that is complete, where what the caller's lacks is zero, and
+ * replies, at once or later; what is wrong with the arguments is said in include/cachet/ioctl.h.
+ */
+
 void ioctl_add_seals(struct ioctl_call *call, const struct cachet_seals *args);
 void ioctl_get_seals(struct ioctl_call *call, const struct cachet_seals *args);
 void ioctl_pin(struct ioctl_call *call, const struct cachet_pin *args);

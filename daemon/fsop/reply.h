@@ -6,6 +6,8 @@
  *
  * A reply may fail, when the caller was interrupted before it was answered; then what the kernel
  * would have owned is still ours. The functions that hand something over take it back themselves.
+ *
+ * Context: of every reply_*(): sleeps, no lock is held.
  */
 #pragma once
 
@@ -33,6 +35,7 @@ struct filesystem *request_filesystem_async(fuse_req_t req);
 /**
  * request_caller() - who asks
  * Context: any.
+ * Return: by value.
  */
 struct caller request_caller(fuse_req_t req);
 
@@ -53,6 +56,7 @@ unsigned request_kill(fuse_req_t req, struct inode *inode);
 /**
  * request_kill_unless_root() - the same, 0 for root: where the kernel does not say
  * Context: as request_kill().
+ * Return: ATTR_KILL_*.
  */
 unsigned request_kill_unless_root(fuse_req_t req, struct inode *inode);
 

@@ -142,6 +142,7 @@ void filesystem_wait_settled(struct filesystem *fs);
  *
  * In io=kernel the files that are open are looked at first, as clients fill them without us.
  * Context: takes the locks of inodes.
+ * Return: pages.
  */
 uint64_t filesystem_pages(struct filesystem *fs);
 

@@ -34,11 +34,13 @@ struct memory {
 
 /**
  * memory_init() - no memory yet
+ * Context: before anybody else sees it.
  */
 void memory_init(struct memory *memory);
 
 /**
  * memory_destroy() - close the descriptors; pages live on while somebody maps or pins them
+ * Context: nobody else uses it any more; may sleep.
  */
 void memory_destroy(struct memory *memory);
 
@@ -79,6 +81,7 @@ int memory_require_readonly(struct memory *memory);
  * @length: bytes
  * @writable: through the read-write descriptor; else through the read-only one
  * @window: out: returns a reference to the mapping, for memory_unmap()
+ * Context: may sleep; thread-safe.
  * Return: 0, -ENOMEM, -EPERM (sealed), -EMFILE.
  */
 int memory_map(struct memory *memory, uint64_t offset, size_t length, bool writable, void **window);
@@ -86,17 +89,21 @@ int memory_map(struct memory *memory, uint64_t offset, size_t length, bool writa
 /**
  * memory_unmap() - the end of memory_map()
  * @window: takes
+ * @length: bytes, as mapped
+ * Context: may sleep.
  */
 void memory_unmap(void *window, size_t length);
 
 /**
  * memory_stat() - fstat() of the memfd; zeroes when there is none yet
+ * Context: may sleep; thread-safe.
  */
 void memory_stat(struct memory *memory, struct stat *st);
 
 /**
  * memory_resize() - set the size
  * @size: bytes
+ * Context: may sleep; thread-safe.
  * Return: 0, -EPERM (sealed), -EFBIG, -ENOMEM.
  */
 int memory_resize(struct memory *memory, uint64_t size);
@@ -121,12 +128,16 @@ uint64_t memory_plausible_bytes(void);
 
 /**
  * memory_punch() - make a range a hole; partial pages are zeroed
+ * @offset: bytes
+ * @length: bytes
+ * Context: may sleep; thread-safe.
  * Return: 0, -EPERM (sealed), -ENOMEM.
  */
 int memory_punch(struct memory *memory, uint64_t offset, uint64_t length);
 
 /**
  * memory_seek() - SEEK_DATA or SEEK_HOLE
+ * Context: may sleep; thread-safe.
  * Return: bytes, -ENXIO, -EINVAL.
  */
 int64_t memory_seek(struct memory *memory, uint64_t offset, int whence);
@@ -140,6 +151,8 @@ int memory_add_seals(struct memory *memory, unsigned seals);
 
 /**
  * memory_seals() - F_GET_SEALS less those that every memfd of ours is born with
+ * Context: may sleep; thread-safe.
+ * Return: F_SEAL_*; 0 when there is no memfd, or its parked descriptor cannot be brought back.
  */
 unsigned memory_seals(struct memory *memory);
 

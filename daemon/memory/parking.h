@@ -63,5 +63,6 @@ void parking_forget(struct memory *memory);
 /**
  * parking_parked() - how many memories are parked now
  * Context: any.
+ * Return: memories.
  */
 unsigned long parking_parked(void);

@@ -1,0 +1,117 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""What a header says of its functions.
+
+usage: test_comments.py SOURCE_ROOT
+
+- Every function that a header of daemon/, client-lib/ or include/ declares has a comment of its
+  own, which begins with its name: "name() - what it does".
+- That comment has a "Context:" (locks, may it sleep) in the daemon and inside of the library,
+  unless the header begins with one for all of its functions.
+- It has a "Return:", unless the function returns nothing, or answers the question of its first line.
+- Every "@argument:" is one of the function's.
+
+Helpers that are defined in a header in a few lines (lists, cleanup) need no comment.
+"""
+import re
+import sys
+from pathlib import Path
+
+# One comment for all of a family: their signatures are libfuse's, or those of a verb.
+FAMILIES = re.compile(r'^fsop_|^ioctl_(?!may$)')
+# What the programs of the command share runs in one thread and holds no lock.
+NO_CONTEXT = ('client-lib/cli/', 'include/')
+
+TOKEN = re.compile(r'/\*.*?\*/|^[ \t]*#(?:[^\n]*\\\n)*[^\n]*', re.S | re.M)
+DECLARATION = re.compile(
+    r'^(?P<type>(?:_Noreturn |extern |const |unsigned |struct |enum )*\w+(?: \*+| \**))'
+    r'(?P<name>\w+)\((?P<arguments>[^;{}]*)\)(?P<rest>[^;{}()]*(?:\(\([^;]*\)\))?)\s*(?P<end>[;{])',
+    re.M)
+
+CONTEXT = re.compile(r'^ \* Context: \S', re.M)
+RETURN = re.compile(r'^ \* Return: \S', re.M)
+
+
+def headers(root):
+    for top in ('daemon', 'client-lib', 'include'):
+        yield from sorted((root / top).rglob('*.h'))
+
+
+def comments(text):
+    """{position of the end of a comment: its text}"""
+    return {match.end(): match.group(0) for match in re.finditer(r'/\*.*?\*/', text, re.S)}
+
+
+def blanked(text):
+    """The text without comments and preprocessor lines, positions unchanged."""
+    return TOKEN.sub(lambda match: re.sub(r'[^\n]', ' ', match.group(0)), text)
+
+
+def functions(text):
+    """(name, type, arguments, comment before it or None, position) of what a header declares."""
+    code, said = blanked(text), comments(text)
+    for match in DECLARATION.finditer(code):
+        if 'static' in match.group('type') or match.group('type').startswith('typedef'):
+            continue
+        before = len(text[:match.start()].rstrip())
+        yield (match.group('name'), match.group('type').strip(), match.group('arguments'),
+               said.get(before), match.start())
+
+
+def undocumented(root):
+    for path in headers(root):
+        text = path.read_text()
+        for name, _, _, comment, position in functions(text):
+            if FAMILIES.match(name):
+                continue
+            where = f'{path.relative_to(root)}:{text.count(chr(10), 0, position) + 1}: {name}()'
+            if not comment or not comment.startswith('/**'):
+                yield f'{where} has no comment'
+            elif not re.match(rf'/\*\*\n \* {name}\(\) - \S', comment):
+                yield f'{where}: its comment does not begin with its name'
+
+
+def incomplete(root):
+    for path in headers(root):
+        text = path.read_text()
+        place = str(path.relative_to(root))
+        for name, kind, _, comment, _ in functions(text):
+            if FAMILIES.match(name) or not comment:
+                continue
+            for_all = place.startswith(NO_CONTEXT) or CONTEXT.search(text.split('*/')[1])
+            if not for_all and not CONTEXT.search(comment):
+                yield f'{place}: {name}(): no Context:'
+            question = kind == 'bool' and re.match(r'/\*\*\n[^\n]*\?', comment)
+            if not kind.endswith('void') and not question and not RETURN.search(comment):
+                yield f'{place}: {name}(): no Return:'
+
+
+def unknown_arguments(root):
+    for path in headers(root):
+        for name, _, arguments, comment, _ in functions(path.read_text()):
+            known = set(re.findall(r'\w+', arguments))
+            for argument in re.findall(r'^ \* @(\w+):', comment or '', re.M):
+                if argument not in known:
+                    yield f'{path.relative_to(root)}: {name}(): no argument {argument}'
+
+
+CHECKS = [undocumented, incomplete, unknown_arguments]
+
+
+def main():
+    root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2]).resolve()
+    if not (root / 'daemon').is_dir():
+        sys.exit(f'{root}: no daemon/ there')
+    print(f'1..{len(CHECKS)}')
+    failed = False
+    for number, check in enumerate(CHECKS, 1):
+        faults = list(check(root))
+        print(f'{"not ok" if faults else "ok"} {number} - {check.__name__}')
+        for fault in faults:
+            print(f'# {fault}')
+        failed |= bool(faults)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == '__main__':
+    main()
