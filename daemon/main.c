@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "fsop/libfuse.h"
+#include "session/command_line.h"
 #include "session/session.h"
 
 #define EXIT_USAGE 2
@@ -12,12 +13,12 @@ static int run(struct options *options, int argc, char **argv)
 {
 	g_autoptr(GError) error = NULL;
 
-	if (!options_parse(options, argc, argv, &error)) {
+	if (!command_line_parse(options, argc, argv, &error)) {
 		fprintf(stderr, "cachetd: %s\nTry \"cachetd --help\".\n", error->message);
 		return EXIT_USAGE;
 	}
 	if (options->help) {
-		fputs(options_usage(), stdout);
+		fputs(command_line_usage(), stdout);
 		return EXIT_SUCCESS;
 	}
 	if (options->version) {

@@ -7,35 +7,10 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
-#include "session/config.h"
-
-static const char usage[] =
-	"usage: cachetd [-f] [-d] [-c FILE] [-o OPTIONS] MOUNTPOINT\n"
-	"\n"
-	"Serve sealable memory files on MOUNTPOINT.\n"
-	"\n"
-	"  -f, --foreground  stay in the foreground, log to standard error\n"
-	"  -d, --debug       log more; implies -f\n"
-	"  -c, --config FILE settings, instead of those in " CACHET_CONFIG_DIR "; -o wins\n"
-	"  -h, --help        show this text\n"
-	"  -V, --version     show the version\n"
-	"  -o OPTIONS        options, separated by commas:\n"
-	"     io=auto|kernel|daemon  who moves the bytes (default auto)\n"
-	"     size=BYTES|N%          limit of the contents, with k, m or g; not with io=kernel\n"
-	"     nr_inodes=N            limit of files and directories, with k, m or g\n"
-	"     usersize=, userinodes= the same for what each owner but root has\n"
-	"     uid=N, gid=N, mode=M   of the root directory (mode 1777 unless given)\n"
-	"     seal_timeout=MS        how long a seal waits for writers and pins (150 unless given)\n"
-	"     io_uring               FUSE over io_uring\n"
-	"     allow_other            other users may use the mount (default for root)\n"
-	"     default_permissions    the kernel checks permissions (default)\n"
-	"     no...                  the opposite of the last three\n"
-	"     ro, rw, nosuid, nodev, noexec, noatime, fsname=, auto_unmount ...: of any mount\n";
-
 #define SEAL_TIMEOUT_DEFAULT_MS 150
 #define ROOT_MODE_DEFAULT 01777
 
-static void options_init(struct options *options)
+void options_init(struct options *options)
 {
 	bool root = geteuid() == 0;
 
@@ -59,11 +34,6 @@ void options_clear(struct options *options)
 	if (options->mount)
 		g_ptr_array_unref(options->mount);
 	memset(options, 0, sizeof(*options));
-}
-
-const char *options_usage(void)
-{
-	return usage;
 }
 
 static bool bad_value(GError **error, const char *key, const char *value, const char *expected)
@@ -242,7 +212,7 @@ bool options_parse_list(struct options *options, const char *text, GError **erro
 	return true;
 }
 
-static bool options_check(const struct options *options, GError **error)
+bool options_check(const struct options *options, GError **error)
 {
 	if (!options->mountpoint) {
 		g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED, "which mount point?");
@@ -257,61 +227,4 @@ static bool options_check(const struct options *options, GError **error)
 		return false;
 	}
 	return true;
-}
-
-/* A file that was asked for must be there; one of the mount point may be. */
-static bool options_configure(struct options *options, const char *asked, GError **error)
-{
-	g_autofree char *path = NULL;
-
-	if (asked)
-		return config_load(options, asked, true, error);
-	if (!options->mountpoint)
-		return true;
-	path = config_path(options->mountpoint);
-	return config_load(options, path, false, error);
-}
-
-bool options_parse(struct options *options, int argc, char **argv, GError **error)
-{
-	g_auto(GStrv) lists = NULL;
-	g_auto(GStrv) rest = NULL;
-	g_autofree char *config = NULL;
-	gboolean foreground = FALSE, debug = FALSE, help = FALSE, version = FALSE;
-	const GOptionEntry entries[] = {
-		{ "foreground", 'f', 0, G_OPTION_ARG_NONE, &foreground, NULL, NULL },
-		{ "debug", 'd', 0, G_OPTION_ARG_NONE, &debug, NULL, NULL },
-		{ "config", 'c', 0, G_OPTION_ARG_FILENAME, &config, NULL, NULL },
-		{ "help", 'h', 0, G_OPTION_ARG_NONE, &help, NULL, NULL },
-		{ "version", 'V', 0, G_OPTION_ARG_NONE, &version, NULL, NULL },
-		{ "options", 'o', 0, G_OPTION_ARG_STRING_ARRAY, &lists, NULL, NULL },
-		{ G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &rest, NULL, NULL },
-		{ NULL, 0, 0, 0, NULL, NULL, NULL },
-	};
-	g_autoptr(GOptionContext) context = g_option_context_new(NULL);
-
-	options_init(options);
-	g_option_context_set_help_enabled(context, FALSE);
-	g_option_context_add_main_entries(context, entries, NULL);
-	if (!g_option_context_parse(context, &argc, &argv, error))
-		return false;
-	options->foreground = foreground || debug;
-	options->debug = debug;
-	options->help = help;
-	options->version = version;
-	if (help || version)
-		return true;
-	if (rest && rest[0] && rest[1]) {
-		g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED,
-			    "one mount point is enough: \"%s\"", rest[1]);
-		return false;
-	}
-	/* An empty name would be the current directory. */
-	options->mountpoint = rest && rest[0] && *rest[0] ? g_strdup(rest[0]) : NULL;
-	if (!options_configure(options, config, error))
-		return false;
-	for (char **list = lists; list && *list; list++)
-		if (!options_parse_list(options, *list, error))
-			return false;
-	return options_check(options, error);
 }

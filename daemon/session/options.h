@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the user asked for on the command line.
+ * What the user asked of a mount: the options behind -o, which are also the keys of its key file.
  */
 #pragma once
 
@@ -19,6 +19,7 @@ enum io_option {
 /**
  * struct options - see above
  * @mountpoint: as given
+ * @foreground, @debug: of the process
  * @help, @version: answer and leave
  * @io_uring: speak FUSE over io_uring if kernel and libfuse can
  * @allow_other, @default_permissions: options of the mount
@@ -40,15 +41,10 @@ struct options {
 };
 
 /**
- * options_parse() - read the command line
- * @options: filled in; options_clear() in any case
- * @error: out: what is wrong with it
- *
- * The key file of the mount point is read first, see config.h: the command line wins.
+ * options_init() - what holds without a word from the user
  * Context: any.
- * Return: true; false with @error set.
  */
-bool options_parse(struct options *options, int argc, char **argv, GError **error);
+void options_init(struct options *options);
 
 /**
  * options_parse_list() - read the text behind one -o
@@ -67,14 +63,15 @@ bool options_parse_list(struct options *options, const char *text, GError **erro
 bool options_parse_one(struct options *options, const char *text, GError **error);
 
 /**
+ * options_check() - do the options go together?
+ * @error: out: which do not
+ * Context: any.
+ * Return: true; false with @error set.
+ */
+bool options_check(const struct options *options, GError **error);
+
+/**
  * options_clear() - give back what the options own
  * Context: any.
  */
 void options_clear(struct options *options);
-
-/**
- * options_usage() - the text of --help
- * Context: any.
- * Return: borrows a string that lives for ever.
- */
-const char *options_usage(void);

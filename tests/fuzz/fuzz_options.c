@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "session/options.h"
+#include "session/command_line.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -40,7 +40,7 @@ static void parse_line(const char *text)
 	argv[0] = (char *)"cachetd";
 	for (unsigned i = 0; i < count; i++)
 		argv[i + 1] = lines[i];
-	ok = options_parse(&options, count + 1, argv, &error);
+	ok = command_line_parse(&options, count + 1, argv, &error);
 	require(ok == !error);
 	require(!ok || options.help || options.version || options.mountpoint);
 	require(!ok || options.help || options.version || options.io != IO_KERNEL ||

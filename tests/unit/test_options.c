@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The command line: what each option sets, and what is refused with which words. */
-#include "session/options.h"
+#include "session/command_line.h"
 
 #include <glib.h>
 #include <string.h>
@@ -24,7 +24,7 @@ static bool parse(struct options *options, const char *words, GError **error)
 		g_assert_cmpint(argc, <, ARGS_MAX);
 		argv[argc] = split[argc];
 	}
-	return options_parse(options, argc, argv, error);
+	return command_line_parse(options, argc, argv, error);
 }
 
 static void parse_good(struct options *options, const char *words)
@@ -329,7 +329,7 @@ static void test_usage(void)
 	};
 
 	for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
-		g_assert_nonnull(strstr(options_usage(), names[i]));
+		g_assert_nonnull(strstr(command_line_usage(), names[i]));
 }
 
 int main(int argc, char **argv)
