@@ -94,6 +94,15 @@ int cachet_stat(int fd, struct cachet_stat *st)
 	return result;
 }
 
+int cachet_get_seals(int fd)
+{
+	preserve_errno;
+	struct cachet_seals argument = { .size = sizeof(argument) };
+	int result = cachet_ioctl(fd, CACHET_IOC_GET_SEALS, &argument);
+
+	return result ? result : (int)argument.seals;
+}
+
 const char *cachet_version(void)
 {
 	return CACHET_VERSION;

@@ -18,15 +18,6 @@
 #define SEALS_NO_WRITER (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
 #define SEAL_TEXT_SIZE 64
 
-int cachet_get_seals(int fd)
-{
-	preserve_errno;
-	struct cachet_seals argument = { .size = sizeof(argument) };
-	int result = cachet_ioctl(fd, CACHET_IOC_GET_SEALS, &argument);
-
-	return result ? result : (int)argument.seals;
-}
-
 static int add_seals_by_attribute(int fd, unsigned seals)
 {
 	char text[SEAL_TEXT_SIZE];
