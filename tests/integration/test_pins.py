@@ -338,7 +338,7 @@ def test_killed_owner(t):
 def test_time_to_live(t):
     path = new_file(t)
     with opened(path) as fd:
-        broken = t.stat().pins_broken
+        before = t.statx()
         begin = time.monotonic()
         later = abi.pin(fd, 0, PAGE, ttl_ms=3_600_000)
         soon = abi.pin(fd, 0, PAGE, ttl_ms=200)
@@ -347,7 +347,9 @@ def test_time_to_live(t):
         within(3, lambda: len(abi.pins(fd)) == 1, 'the pin of 200 ms')
         check(time.monotonic() - begin >= 0.19, 'it lived %.3f s' % (time.monotonic() - begin))
         refused(errno.ENOENT, abi.unpin, fd, soon)
-        equal(t.stat().pins_broken, broken + 1, 'pins_broken')
+        after = t.statx()
+        equal(after.pins_expired, before.pins_expired + 1, 'pins that ended by their time')
+        equal(after.pins_broken, before.pins_broken, 'pins that somebody broke')
         abi.unpin(fd, later)
         abi.unpin(fd, abi.pin(fd, 0, PAGE, ttl_ms=(1 << 64) - 1))
 
@@ -682,10 +684,8 @@ def test_end_of_the_mount(t):
         mount.discard()
 
 
-@needs('cachet')
-def test_killed_daemon(t):
-    """The kernel lets go of everything that the daemon had pinned."""
-    new_file(t)
+def kill_with_a_pin(t):
+    """Pages of the system that stayed pinned after a daemon died with a pin, None where unknown."""
     before = vmstat_pinned() if t.root else None
     mount = t.run.new_mount()
     mount.start()
@@ -698,11 +698,25 @@ def test_killed_daemon(t):
         mount.abort()
         refused((errno.ENOTCONN, errno.ECONNABORTED), abi.unpin, fd, 1)
         os.close(fd)
-        if before is not None:
-            # Others may pin at the same time.
-            within(30, lambda: vmstat_pinned() <= before, 'pinned pages of the system')
+        end = time.monotonic() + 1
+        while before is not None and vmstat_pinned() > before and time.monotonic() < end:
+            time.sleep(0.01)
+        return None if before is None else max(0, vmstat_pinned() - before)
     finally:
         mount.discard()
+
+
+@needs('cachet')
+@limit(60)
+def test_killed_daemon(t):
+    """The kernel lets go of everything that the daemon had pinned."""
+    left = []
+    # Others may pin at the same time: one exact round is enough.
+    for _ in range(20):
+        left.append(kill_with_a_pin(t))
+        if not left[-1]:
+            return
+    raise Failure('pages left: %r' % left)
 
 
 # --- holders ------------------------------------------------------------------------------------
