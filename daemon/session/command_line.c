@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "session/command_line.h"
 
+#include <string.h>
+
 #include "session/config.h"
 
 static const char usage[] =
@@ -44,8 +46,48 @@ static bool take_config(struct options *options, const char *asked, GError **err
 	return config_load(options, path, false, error);
 }
 
+/* Return: is the next word the value of the option that this word ends with? */
+static bool split_word(GPtrArray *words, const char *word)
+{
+	size_t flags = word[0] == '-' ? 1 + strspn(word + 1, "fdhV") : 0;
+
+	if (!flags || !word[flags] || !strchr("oc", word[flags])) {
+		g_ptr_array_add(words, g_strdup(word));
+		return g_str_equal(word, "--options") || g_str_equal(word, "--config");
+	}
+	if (flags > 1)
+		g_ptr_array_add(words, g_strndup(word, flags));
+	g_ptr_array_add(words, g_strdup_printf("-%c", word[flags]));
+	if (!word[flags + 1])
+		return true;
+	g_ptr_array_add(words, g_strdup(word + flags + 1));
+	return false;
+}
+
+/* Who calls us may write "-oro" for "-o ro", which getopt() understands and GLib does not. */
+static GStrv split_words(int argc, char **argv)
+{
+	GPtrArray *words = g_ptr_array_new();
+	bool is_value = true; /* the name of the program is not looked at either */
+
+	for (int i = 0; i < argc; i++) {
+		if (!is_value && g_str_equal(argv[i], "--")) {
+			while (i < argc)
+				g_ptr_array_add(words, g_strdup(argv[i++]));
+		} else if (is_value) {
+			g_ptr_array_add(words, g_strdup(argv[i]));
+			is_value = false;
+		} else {
+			is_value = split_word(words, argv[i]);
+		}
+	}
+	g_ptr_array_add(words, NULL);
+	return (GStrv)g_ptr_array_free(words, FALSE);
+}
+
 bool command_line_parse(struct options *options, int argc, char **argv, GError **error)
 {
+	g_auto(GStrv) words = split_words(argc, argv);
 	g_auto(GStrv) lists = NULL;
 	g_auto(GStrv) rest = NULL;
 	g_autofree char *config = NULL;
@@ -65,7 +107,7 @@ bool command_line_parse(struct options *options, int argc, char **argv, GError *
 	options_init(options);
 	g_option_context_set_help_enabled(context, FALSE);
 	g_option_context_add_main_entries(context, entries, NULL);
-	if (!g_option_context_parse(context, &argc, &argv, error))
+	if (!g_option_context_parse_strv(context, &words, error))
 		return false;
 	options->foreground = foreground || debug;
 	options->debug = debug;

@@ -167,12 +167,13 @@ static bool parse_switch(struct options *options, const char *key)
 static bool parse_common(struct options *options, const char *text, const char *key)
 {
 	static const char *const passed[] = {
-		"ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "atime", "noatime",
-		"sync", "async", "dirsync", "fsname", "auto_unmount",
+		"ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "noatime",
+		"nodiratime", "nosymfollow", "sync", "async", "dirsync", "fsname", "auto_unmount",
 	};
 	static const char *const ignored[] = {
-		"defaults", "auto", "noauto", "user", "nouser", "users", "owner", "nofail",
-		"_netdev", "relatime", "norelatime", "strictatime",
+		"defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group",
+		"nofail", "_netdev", "atime", "diratime", "relatime", "norelatime", "strictatime",
+		"nostrictatime", "lazytime", "nolazytime", "symfollow", "silent", "loud",
 	};
 
 	for (unsigned i = 0; i < G_N_ELEMENTS(passed); i++) {
@@ -184,7 +185,7 @@ static bool parse_common(struct options *options, const char *text, const char *
 	for (unsigned i = 0; i < G_N_ELEMENTS(ignored); i++)
 		if (g_str_equal(key, ignored[i]))
 			return true;
-	return g_str_has_prefix(key, "x-") || g_str_has_prefix(key, "comment");
+	return g_ascii_strncasecmp(key, "x-", 2) == 0 || g_str_has_prefix(key, "comment");
 }
 
 bool options_parse_one(struct options *options, const char *text, GError **error)

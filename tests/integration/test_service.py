@@ -197,6 +197,10 @@ mount -t fuse.cachet name "$directory" -o io=wrong && exit 1
 echo "refused with $?"
 mount -t fuse.cachet shown "$directory"
 grep " $directory " /proc/self/mountinfo
+mount -o remount,ro,size=5m "$directory"
+touch "$directory/b" 2>/dev/null && exit 1
+mount -o remount,rw "$directory"
+touch "$directory/b"
 umount "$directory"
 '''
 
@@ -229,6 +233,7 @@ def test_mount_program(t):
         equal(lines[3], 'refused with 32', 'a wrong option')
         check(' - fuse.cachet shown ' in lines[4], lines[4])
         check('io' in result.stderr, 'no message: ' + result.stderr)
+        check('size=5m: not changed' in result.stderr, 'nothing about size: ' + result.stderr)
 
 
 # --- the service file ---------------------------------------------------------------------------

@@ -123,6 +123,32 @@ static void test_words(void)
 	assert_refused("/m -o", "-o");
 }
 
+/* The value of a short option may follow at once, and after flags. */
+static void test_attached_values(void)
+{
+	static const char *const cases[] = {
+		"/m -onr_inodes=7", "-onr_inodes=7 /m",     "-fonr_inodes=7 /m", "-fo nr_inodes=7 /m",
+		"-dfo nr_inodes=7 /m", "-onr_inodes=7 -- /m", "-fo nr_inodes=3 -onr_inodes=7 /m",
+		"--options nr_inodes=7 /m", "--options=nr_inodes=7 /m", "-c/dev/null -onr_inodes=7 /m",
+		"-fc /dev/null -onr_inodes=7 /m", "--config /dev/null -onr_inodes=7 /m",
+	};
+	struct options options;
+
+	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+		parse_good(&options, cases[i]);
+		g_assert_cmpuint(options.filesystem.nr_inodes, ==, 7);
+		g_assert_cmpstr(options.mountpoint, ==, "/m");
+		options_clear(&options);
+	}
+	/* What is no option is left as it is. */
+	parse_good(&options, "-o ro -- -oro");
+	g_assert_cmpstr(options.mountpoint, ==, "-oro");
+	options_clear(&options);
+	assert_refused("-o -oro /m", "\"-oro\"");
+	assert_refused("-xoro /m", "-xoro");
+	assert_refused("-o", "-o");
+}
+
 static void test_valued(void)
 {
 	struct options options;
@@ -274,11 +300,12 @@ static void test_switches(void)
 static void test_common(void)
 {
 	static const char *const passed[] = { "ro", "nosuid", "nodev", "noatime", "fsname=models",
-					      "auto_unmount" };
+					      "auto_unmount", "nodiratime", "nosymfollow" };
 	struct options options;
 
 	parse_good(&options, "/m -o ro,defaults,nosuid,noauto,user,nodev,x-systemd.automount "
-			     "-o nofail,_netdev,noatime,fsname=models,comment=hello,auto_unmount");
+			     "-o nofail,_netdev,noatime,fsname=models,comment=hello,auto_unmount,"
+			     "nodiratime,nosymfollow,atime,lazytime,silent,X-mount.mkdir,group");
 	g_assert_cmpuint(options.mount->len, ==, G_N_ELEMENTS(passed));
 	for (unsigned i = 0; i < G_N_ELEMENTS(passed); i++)
 		g_assert_cmpstr(g_ptr_array_index(options.mount, i), ==, passed[i]);
@@ -337,6 +364,7 @@ int main(int argc, char **argv)
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/options/defaults", test_defaults);
 	g_test_add_func("/options/words", test_words);
+	g_test_add_func("/options/attached-values", test_attached_values);
 	g_test_add_func("/options/valued", test_valued);
 	g_test_add_func("/options/sizes", test_sizes);
 	g_test_add_func("/options/bad-values", test_bad_values);
