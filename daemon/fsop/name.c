@@ -2,6 +2,7 @@
 /* Names: making, linking, moving and removing them. */
 #include <errno.h>
 #include <limits.h>
+#include <linux/fs.h>
 #include <string.h>
 
 #include "fsop/ops.h"
@@ -80,12 +81,33 @@ void fsop_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	remove_name(req, parent, name, true);
 }
 
+/* What overlayfs leaves where a name was that its lower layer still has. */
+static int make_whiteout(fuse_req_t req, struct inode *dir, struct inode **whiteout)
+{
+	struct caller caller = request_caller(req);
+	unsigned tries = 0;
+	int result;
+
+	do
+		result = inode_new(dir->fs, S_IFCHR, 0, &caller, dir, NULL, whiteout);
+	while (space_may_come(result, &tries));
+	return result;
+}
+
 void fsop_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
 		 const char *new_name, unsigned flags)
 {
 	struct filesystem *fs = request_filesystem(req);
 	struct inode *from = inode_find(fs, parent);
 	struct inode *to = inode_find(fs, new_parent);
+	auto_inode whiteout = NULL;
+	int result = from && to ? 0 : -ESTALE;
 
-	reply_result(req, from && to ? directory_rename(from, name, to, new_name, flags) : -ESTALE);
+	if (result == 0 && (flags & RENAME_WHITEOUT)) {
+		result = flags & RENAME_EXCHANGE ? -EINVAL : make_whiteout(req, from, &whiteout);
+		flags &= ~RENAME_WHITEOUT;
+	}
+	if (result == 0)
+		result = directory_rename_whiteout(from, name, to, new_name, flags, whiteout);
+	reply_result(req, result);
 }

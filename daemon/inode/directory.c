@@ -300,13 +300,23 @@ static void directory_exchange_locked(struct inode *from_dir, struct entry *from
 	attr_touch_locked(to_dir);
 }
 
+/* The name stays, for a device that says "nothing here". What it was has got another name by now. */
+static void entry_set_whiteout(struct entry *entry, struct inode *whiteout)
+{
+	scoped_mutex(&whiteout->lock);
+	whiteout->nlink++;
+	inode_get(whiteout);
+	inode_put(entry->inode);
+	entry->inode = whiteout;
+}
+
 /*
  * Return: 0 or a negative errno; @old and @replaced are what the caller frees once the locks are
  * dropped.
  */
 static int directory_move_locked(struct inode *from_dir, struct entry *from, struct inode *to_dir,
-				 const char *to_name, struct entry *to, struct entry **old,
-				 struct entry **replaced)
+				 const char *to_name, struct entry *to, struct inode *whiteout,
+				 struct entry **old, struct entry **replaced)
 {
 	struct inode *inode = from->inode;
 	struct entry *fresh = entry_new(to_name, inode);
@@ -330,7 +340,10 @@ static int directory_move_locked(struct inode *from_dir, struct entry *from, str
 		*replaced = directory_take_locked(to_dir, to);
 	}
 	g_hash_table_insert(to_dir->directory->by_name, fresh->name, fresh);
-	*old = directory_take_locked(from_dir, from);
+	if (whiteout)
+		entry_set_whiteout(from, whiteout);
+	else
+		*old = directory_take_locked(from_dir, from);
 	inode_moved(inode, from_dir, to_dir);
 	attr_touch_locked(from_dir);
 	attr_touch_locked(to_dir);
@@ -339,7 +352,8 @@ static int directory_move_locked(struct inode *from_dir, struct entry *from, str
 
 static int directory_rename_locked(struct inode *from_dir, const char *from_name,
 				   struct inode *to_dir, const char *to_name, unsigned flags,
-				   struct entry **old, struct entry **replaced)
+				   struct inode *whiteout, struct entry **old,
+				   struct entry **replaced)
 {
 	struct entry *from = directory_entry_locked(from_dir, from_name);
 	struct entry *to = directory_entry_locked(to_dir, to_name);
@@ -358,7 +372,7 @@ static int directory_rename_locked(struct inode *from_dir, const char *from_name
 		directory_exchange_locked(from_dir, from, to_dir, to);
 		return 0;
 	}
-	return directory_move_locked(from_dir, from, to_dir, to_name, to, old, replaced);
+	return directory_move_locked(from_dir, from, to_dir, to_name, to, whiteout, old, replaced);
 }
 
 /* Would a directory come below itself? */
@@ -384,8 +398,8 @@ static int directory_refuse_above(struct inode *dir, const char *name, unsigned 
 	return flags & RENAME_NOREPLACE ? -EEXIST : -ENOTEMPTY;
 }
 
-int directory_rename(struct inode *from_dir, const char *from, struct inode *to_dir,
-		     const char *to, unsigned flags)
+int directory_rename_whiteout(struct inode *from_dir, const char *from, struct inode *to_dir,
+			      const char *to, unsigned flags, struct inode *whiteout)
 {
 	struct entry *old = NULL, *replaced = NULL;
 	int result;
@@ -404,13 +418,20 @@ int directory_rename(struct inode *from_dir, const char *from, struct inode *to_
 	if (result)
 		return result;
 	directory_lock_two(from_dir, to_dir);
-	result = directory_rename_locked(from_dir, from, to_dir, to, flags, &old, &replaced);
+	result = directory_rename_locked(from_dir, from, to_dir, to, flags, whiteout, &old,
+					 &replaced);
 	directory_unlock_two(from_dir, to_dir);
 	if (old)
 		entry_free(old);
 	if (replaced)
 		entry_free(replaced);
 	return result;
+}
+
+int directory_rename(struct inode *from_dir, const char *from, struct inode *to_dir,
+		     const char *to, unsigned flags)
+{
+	return directory_rename_whiteout(from_dir, from, to_dir, to, flags, NULL);
 }
 
 static struct entry *directory_entry_after_locked(struct inode *dir, uint64_t cookie)

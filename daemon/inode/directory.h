@@ -99,6 +99,17 @@ int directory_rename(struct inode *from_dir, const char *from, struct inode *to_
 		     const char *to, unsigned flags);
 
 /**
+ * directory_rename_whiteout() - move a name, and leave a node in its place
+ * @flags: 0 or RENAME_NOREPLACE
+ * @whiteout: borrows a node without a name; a reference is taken for the old name; NULL: leave
+ *            nothing
+ * Context: as directory_rename().
+ * Return: as directory_rename().
+ */
+int directory_rename_whiteout(struct inode *from_dir, const char *from, struct inode *to_dir,
+			      const char *to, unsigned flags, struct inode *whiteout);
+
+/**
  * directory_next() - the entry after a cookie
  * @dir: a directory
  * @cookie: in: where the reader is, 0 at the beginning; out: cookie of the entry

@@ -41,7 +41,7 @@ static void session_init(void *userdata, struct fuse_conn_info *conn)
 		fuse_set_feature_flag(conn, wanted[i]);
 	for (size_t i = 0; i < G_N_ELEMENTS(unwanted); i++)
 		fuse_unset_feature_flag(conn, unwanted[i]);
-	conn->max_backing_stack_depth = 1;
+	conn->max_backing_stack_depth = 0; /* memory is below; overlayfs may be above */
 	conn->time_gran = 1;
 	if (fuse_get_feature_flag(conn, LIBFUSE_CAP_KILLPRIV_V2))
 		fs->features |= CACHET_FEATURE_KILLPRIV_V2;
