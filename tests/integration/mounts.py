@@ -13,6 +13,7 @@ import tempfile
 import time
 
 import abi
+import kernel_probe
 import syscalls
 from harness import SANITIZER, Failure, check, run_as, within
 
@@ -311,6 +312,8 @@ class Run:
         if not os.path.exists('/dev/fuse'):
             return 'there is no /dev/fuse'
         self.open_device()
+        if self.plane == 'kernel' and not kernel_probe.has_passthrough():
+            return 'this kernel has no FUSE passthrough'
         if self.transport == 'uring':
             return self._enable_uring()
         return None
