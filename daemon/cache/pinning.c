@@ -510,11 +510,19 @@ static struct pin *table_take_due_locked(struct pin_table *table)
 		struct pin *pin = container_of(deadline, struct pin, deadline);
 
 		pin_set_releasing_locked(pin);
-		table->stat.broken++;
+		table->stat.expired++;
 		pin->going = going;
 		going = pin;
 	}
 	return going;
+}
+
+/* While they are RELEASING nobody else changes them. */
+static void pins_tell_expired(const struct pin *pin)
+{
+	for (; pin; pin = pin->going)
+		if (pin->table->ops->expired)
+			pin->table->ops->expired(pin->mapping, pin->owner, &pin->info);
 }
 
 static void table_wait_due_locked(struct pin_table *table)
@@ -545,6 +553,7 @@ static void *table_watch_deadlines(void *data)
 			continue;
 		}
 		pthread_mutex_unlock(&table->lock);
+		pins_tell_expired(going);
 		pins_release(going);
 		pthread_mutex_lock(&table->lock);
 	}

@@ -18,6 +18,7 @@
 #include "pin/engine.h"
 
 struct pin_table;
+struct pin_info;
 
 /**
  * struct pin_owner_ops - what the table asks of whoever owns a mapping (the inode)
@@ -26,11 +27,14 @@ struct pin_table;
  * @released: something that may have hindered a write seal has gone: a pin, or the writable window
  *            of a pin that was refused. Called after the counts fell and before @put, from any
  *            thread, no lock held. Wake whoever waits.
+ * @expired:  the time of a pin is over, and it is about to be released; called on the table's
+ *            thread, no lock held. May be NULL.
  */
 struct pin_owner_ops {
 	void (*get)(void *owner);
 	void (*put)(void *owner);
 	void (*released)(struct mapping *mapping, void *owner);
+	void (*expired)(struct mapping *mapping, void *owner, const struct pin_info *info);
 };
 
 /**
@@ -86,7 +90,8 @@ struct pin_info {
  * @resident:     resident pins held now
  * @pinned_pages: pages held by @pins
  * @granted:      pins of both kinds since the table was made
- * @broken:       pins that went by pin_table_remove() with handle 0, or by their time to live
+ * @broken:       pins that went by pin_table_remove() with handle 0
+ * @expired:      pins that went by their time to live
  */
 struct pin_stat {
 	uint64_t pins;
@@ -94,6 +99,7 @@ struct pin_stat {
 	uint64_t pinned_pages;
 	uint64_t granted;
 	uint64_t broken;
+	uint64_t expired;
 };
 
 /* Most resident pins of a table: each takes a mapping of the process. */

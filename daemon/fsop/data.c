@@ -23,28 +23,10 @@ static struct inode *regular_inode(struct filesystem *fs, fuse_ino_t ino,
 	return *result ? NULL : inode;
 }
 
-/* Zeroes for reads of holes. */
-static const char zeroes[64 * 1024];
-
-static void reply_zeroes(fuse_req_t req, size_t size)
-{
-	struct iovec pieces[64];
-	int count = 0;
-
-	while (size && count < 64) {
-		size_t piece = MIN(size, sizeof(zeroes));
-
-		pieces[count].iov_base = (void *)zeroes;
-		pieces[count++].iov_len = piece;
-		size -= piece;
-	}
-	fuse_reply_iov(req, pieces, count);
-}
-
 void fsop_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 	       struct fuse_file_info *fi)
 {
-	struct filesystem *fs = request_filesystem(req);
+	struct filesystem *fs = request_filesystem(req, CACHET_REQUEST_READ);
 	int fd, result;
 	struct inode *inode = regular_inode(fs, ino, fi, &result);
 	ssize_t length = result ? result : mapping_read_begin(&inode->mapping, offset, size, &fd);
@@ -54,7 +36,7 @@ void fsop_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 		return;
 	}
 	attr_accessed(inode);
-	atomic_fetch_add_explicit(&fs->stats.bytes_read, length, memory_order_relaxed);
+	tally_add(fs->tally, COUNT_BYTES_READ, length);
 	if (length == 0)
 		reply_bytes(req, NULL, 0);
 	else if (fd < 0)
@@ -66,7 +48,7 @@ void fsop_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 void fsop_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, off_t offset,
 		    struct fuse_file_info *fi)
 {
-	struct filesystem *fs = request_filesystem(req);
+	struct filesystem *fs = request_filesystem(req, CACHET_REQUEST_WRITE);
 	int result;
 	struct inode *inode = regular_inode(fs, ino, fi, &result);
 	struct mapping_write write;
@@ -91,7 +73,7 @@ void fsop_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, of
 	copied = mapping_write_end(&inode->mapping, &write, copied);
 	if (copied > 0) {
 		attr_written(inode, file_info_kills_priv(fi) ? request_kill(req, inode) : 0);
-		atomic_fetch_add_explicit(&fs->stats.bytes_written, copied, memory_order_relaxed);
+		tally_add(fs->tally, COUNT_BYTES_WRITTEN, copied);
 	}
 	reply_count(req, copied);
 }
@@ -128,9 +110,10 @@ static int inode_fallocate(struct inode *inode, int mode, uint64_t offset, uint6
 void fsop_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
 		    struct fuse_file_info *fi)
 {
+	struct filesystem *fs = request_filesystem(req, CACHET_REQUEST_FALLOCATE);
 	unsigned tries = 0;
 	int result;
-	struct inode *inode = regular_inode(request_filesystem(req), ino, fi, &result);
+	struct inode *inode = regular_inode(fs, ino, fi, &result);
 
 	if (result == 0 && (offset < 0 || length <= 0))
 		result = -EINVAL;
@@ -148,8 +131,9 @@ void fsop_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_
 void fsop_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
 		struct fuse_file_info *fi)
 {
+	struct filesystem *fs = request_filesystem(req, CACHET_REQUEST_LSEEK);
 	int result;
-	struct inode *inode = regular_inode(request_filesystem(req), ino, fi, &result);
+	struct inode *inode = regular_inode(fs, ino, fi, &result);
 
 	if (result == 0 && whence != SEEK_DATA && whence != SEEK_HOLE)
 		result = -EINVAL;
@@ -162,7 +146,7 @@ void fsop_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
 			  struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t offset_out,
 			  struct fuse_file_info *fi_out, size_t length, int flags)
 {
-	struct filesystem *fs = request_filesystem(req);
+	struct filesystem *fs = request_filesystem(req, CACHET_REQUEST_COPY_FILE_RANGE);
 	int result, result_out;
 	struct inode *in = regular_inode(fs, ino_in, fi_in, &result);
 	struct inode *out = regular_inode(fs, ino_out, fi_out, &result_out);
@@ -176,7 +160,7 @@ void fsop_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
 	if (copied > 0) {
 		attr_accessed(in);
 		attr_written(out, request_kill_unless_root(req, out));
-		atomic_fetch_add_explicit(&fs->stats.bytes_written, copied, memory_order_relaxed);
+		tally_add(fs->tally, COUNT_BYTES_WRITTEN, copied);
 	}
 	reply_count(req, copied);
 }

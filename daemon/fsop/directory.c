@@ -54,7 +54,8 @@ static bool listing_add(struct listing *listing, const char *name, struct inode 
 
 static void read_directory(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, bool plus)
 {
-	struct inode *dir = inode_find(request_filesystem(req), ino);
+	enum cachet_request kind = plus ? CACHET_REQUEST_READDIRPLUS : CACHET_REQUEST_READDIR;
+	struct inode *dir = inode_find(request_filesystem(req, kind), ino);
 	g_autofree char *buffer = g_malloc(size);
 	struct listing listing = { .req = req, .buffer = buffer, .size = size, .plus = plus };
 	char name[NAME_BYTES_MAX + 1];

@@ -15,28 +15,28 @@
  * @on_directory: it is about the mount as well
  */
 struct ioctl_verb {
+	enum cachet_request kind;
 	size_t size;
 	size_t least;
 	bool on_directory;
 	void (*run)(struct ioctl_call *call, const void *args);
 };
 
-#define VERB(function, type, least, directory)                          \
-	{                                                               \
-		sizeof(struct type), least, directory,                  \
-			(void (*)(struct ioctl_call *, const void *))function \
+#define VERB(name, function, type, least, directory)                    \
+	[_IOC_NR(CACHET_IOC_##name)] = {                                \
+		CACHET_REQUEST_##name, sizeof(struct type), least,      \
+		directory,                                              \
+		(void (*)(struct ioctl_call *, const void *))function   \
 	}
 
 static const struct ioctl_verb verbs[] = {
-	[_IOC_NR(CACHET_IOC_ADD_SEALS)] = VERB(ioctl_add_seals, cachet_seals, 24, false),
-	[_IOC_NR(CACHET_IOC_GET_SEALS)] = VERB(ioctl_get_seals, cachet_seals, 24, false),
-	[_IOC_NR(CACHET_IOC_PIN)] = VERB(ioctl_pin, cachet_pin, 72, false),
-	[_IOC_NR(CACHET_IOC_UNPIN)] = VERB(ioctl_unpin, cachet_unpin, 16, false),
-	[_IOC_NR(CACHET_IOC_PIN_LIST)] =
-		VERB(ioctl_pin_list, cachet_pin_list, sizeof(struct cachet_pin_list), false),
-	[_IOC_NR(CACHET_IOC_HOLDERS)] =
-		VERB(ioctl_holders, cachet_holder_list, sizeof(struct cachet_holder_list), false),
-	[_IOC_NR(CACHET_IOC_STAT)] = VERB(ioctl_stat, cachet_stat, 32, true),
+	VERB(ADD_SEALS, ioctl_add_seals, cachet_seals, 24, false),
+	VERB(GET_SEALS, ioctl_get_seals, cachet_seals, 24, false),
+	VERB(PIN, ioctl_pin, cachet_pin, 72, false),
+	VERB(UNPIN, ioctl_unpin, cachet_unpin, 16, false),
+	VERB(PIN_LIST, ioctl_pin_list, cachet_pin_list, sizeof(struct cachet_pin_list), false),
+	VERB(HOLDERS, ioctl_holders, cachet_holder_list, sizeof(struct cachet_holder_list), false),
+	VERB(STAT, ioctl_stat, cachet_statx, 32, true),
 };
 
 static const struct ioctl_verb *ioctl_find_verb(unsigned command, const struct inode *inode)
@@ -89,7 +89,7 @@ void fsop_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument
 		struct fuse_file_info *fi, unsigned flags, const void *in, size_t in_size,
 		size_t out_size)
 {
-	struct filesystem *fs = request_filesystem(req);
+	struct filesystem *fs = request_filesystem(req, CACHET_REQUEST_IOCTL);
 	struct inode *inode = inode_find(fs, ino);
 	const struct ioctl_verb *verb = inode ? ioctl_find_verb(command, inode) : NULL;
 	struct ioctl_call call = { .req = req, .fs = fs, .inode = inode };
@@ -113,5 +113,6 @@ void fsop_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument
 	if (inode_is_regular(inode))
 		call.handle = handle_find(fs, fi->fh);
 	handle_saw_request(call.handle);
+	request_wants(verb->kind);
 	verb->run(&call, args);
 }

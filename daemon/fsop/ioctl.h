@@ -40,4 +40,4 @@ void ioctl_pin(struct ioctl_call *call, const struct cachet_pin *args);
 void ioctl_unpin(struct ioctl_call *call, const struct cachet_unpin *args);
 void ioctl_pin_list(struct ioctl_call *call, const struct cachet_pin_list *args);
 void ioctl_holders(struct ioctl_call *call, const struct cachet_holder_list *args);
-void ioctl_stat(struct ioctl_call *call, const struct cachet_stat *args);
+void ioctl_stat(struct ioctl_call *call, const struct cachet_statx *args);

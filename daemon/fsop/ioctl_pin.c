@@ -22,6 +22,7 @@ struct pin_call {
 	struct inode *inode;
 	struct handle *handle;
 	struct caller caller;
+	struct request_clock clock;
 	size_t known;
 	struct cachet_pin args;
 };
@@ -75,6 +76,7 @@ static void pin_call_run(struct pin_call *pin)
 			result = pin_call_add(pin);
 	} while (result == -EAGAIN); /* a seal's last step began in between: wait for that */
 	inode_attr_stale(pin->inode);
+	request_stop_clock(pin->fs, &pin->clock);
 	reply_ioctl(pin->req, result, &pin->args, pin->known);
 	request_answered(pin->fs);
 	g_free(pin);
@@ -103,7 +105,7 @@ void ioctl_pin(struct ioctl_call *call, const struct cachet_pin *args)
 	pin->caller = call->caller;
 	pin->known = call->known;
 	pin->args = *args;
-	request_put_aside(pin->fs);
+	pin->clock = request_put_aside(pin->fs);
 	pin_call_run(pin);
 }
 
@@ -113,6 +115,7 @@ void ioctl_pin(struct ioctl_call *call, const struct cachet_pin *args)
 struct unpin_call {
 	fuse_req_t req;
 	struct filesystem *fs;
+	struct request_clock clock;
 	struct cachet_unpin args;
 };
 
@@ -120,6 +123,7 @@ static void unpin_call_done(int result, void *data)
 {
 	struct unpin_call *unpin = data;
 
+	request_stop_clock(unpin->fs, &unpin->clock);
 	reply_ioctl(unpin->req, result, &unpin->args, sizeof(unpin->args));
 	request_answered(unpin->fs);
 	g_free(unpin);
@@ -141,7 +145,7 @@ void ioctl_unpin(struct ioctl_call *call, const struct cachet_unpin *args)
 	unpin->req = call->req;
 	unpin->fs = call->fs;
 	unpin->args = *args;
-	request_put_aside(call->fs);
+	unpin->clock = request_put_aside(call->fs);
 	result = pin_table_remove(pins, mapping, args->id, call->handle->id, unpin_call_done, unpin);
 	/* The owner of the file and root may break a pin that is somebody else's. */
 	if (result == -EPERM && inode_owner_or_root(call->inode, &call->caller)) {
@@ -150,6 +154,7 @@ void ioctl_unpin(struct ioctl_call *call, const struct cachet_unpin *args)
 			audit_pin_broken(ino, args->id, &call->caller);
 	}
 	if (result) {
+		request_stop_clock(call->fs, &unpin->clock);
 		g_free(unpin);
 		reply_result(call->req, result);
 		request_answered(call->fs);

@@ -99,6 +99,7 @@ void ioctl_get_seals(struct ioctl_call *call, const struct cachet_seals *args)
 struct list_call {
 	struct slow_task task;
 	struct ioctl_call call;
+	struct request_clock clock;
 	uint64_t cursor;
 };
 
@@ -110,7 +111,7 @@ static void list_call_start(const struct ioctl_call *call, uint64_t cursor,
 	listing->task.run = run;
 	listing->call = *call;
 	listing->cursor = cursor;
-	request_put_aside(call->fs);
+	listing->clock = request_put_aside(call->fs);
 	filesystem_run_slow(call->fs, &listing->task);
 }
 
@@ -119,6 +120,7 @@ static void list_call_answer(struct list_call *listing, const void *list)
 {
 	struct filesystem *fs = listing->call.fs;
 
+	request_stop_clock(fs, &listing->clock);
 	reply_ioctl(listing->call.req, 0, list, listing->call.known);
 	g_free(listing);
 	request_answered(fs);

@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* The ioctl that shows figures of a file and of the mount. */
-#include <string.h>
-
+/*
+ * The ioctl that shows figures of a file and of the mount. A client whose struct is too short for
+ * the histograms does not pay for them.
+ */
 #include "base/cleanup.h"
 #include "fsop/ioctl.h"
+
+_Static_assert(HISTOGRAM_BUCKETS == CACHET_HISTOGRAM_BUCKETS, "they are the same");
+_Static_assert(CACHET_REQUESTS_KNOWN <= CACHET_REQUESTS_MAX, "there is room for all");
+_Static_assert(sizeof(struct cachet_statx) < 1 << _IOC_SIZEBITS, "one ioctl carries it");
 
 static void stat_fill_file(struct inode *inode, struct cachet_stat *st)
 {
@@ -51,21 +56,50 @@ static void stat_fill_mount(struct filesystem *fs, struct cachet_stat *st)
 	st->pins_broken = pins.broken;
 	st->collapsed = atomic_load(&stats->collapsed);
 	st->collapse_failed = atomic_load(&stats->collapse_failed);
-	st->requests = atomic_load(&stats->requests);
-	st->bytes_read = atomic_load(&stats->bytes_read);
-	st->bytes_written = atomic_load(&stats->bytes_written);
-	st->requests_async = atomic_load(&stats->requests_async);
+	st->requests = tally_counter(fs->tally, COUNT_REQUESTS);
+	st->bytes_read = tally_counter(fs->tally, COUNT_BYTES_READ);
+	st->bytes_written = tally_counter(fs->tally, COUNT_BYTES_WRITTEN);
+	st->requests_async = tally_counter(fs->tally, COUNT_REQUESTS_ASYNC);
 }
 
-void ioctl_stat(struct ioctl_call *call, const struct cachet_stat *args)
+static void histogram_fill(const struct histogram_total *total, struct cachet_histogram *histogram)
 {
-	struct cachet_stat st = { .size = sizeof(st) };
+	histogram->sum_ns = total->sum;
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+		histogram->buckets[i] = total->buckets[i];
+}
+
+static void statx_fill(struct filesystem *fs, struct cachet_statx *st)
+{
+	struct histogram_total total = { 0 };
+	struct pin_stat pins;
+
+	pin_table_stat(fs->pins, &pins);
+	st->opens_passthrough = tally_counter(fs->tally, COUNT_OPENS_PASSTHROUGH);
+	st->opens_direct = tally_counter(fs->tally, COUNT_OPENS_DIRECT);
+	st->opens_cached = tally_counter(fs->tally, COUNT_OPENS_CACHED);
+	st->pins_expired = pins.expired;
+	st->no_space = tally_counter(fs->tally, COUNT_NO_SPACE);
+	histogram_read(&fs->seals.waits, &total);
+	histogram_fill(&total, &st->seal_waits);
+	for (unsigned kind = 0; kind < CACHET_REQUESTS_KNOWN; kind++) {
+		tally_histogram(fs->tally, kind, &total);
+		histogram_fill(&total, &st->requests[kind]);
+	}
+}
+
+void ioctl_stat(struct ioctl_call *call, const struct cachet_statx *args)
+{
+	g_autofree struct cachet_statx *st = g_new0(struct cachet_statx, 1);
 
 	(void)args;
-	st.ino = call->inode->ino;
-	st.handle = call->handle ? call->handle->id : 0;
+	st->stat.size = call->known;
+	st->stat.ino = call->inode->ino;
+	st->stat.handle = call->handle ? call->handle->id : 0;
 	if (inode_is_regular(call->inode))
-		stat_fill_file(call->inode, &st);
-	stat_fill_mount(call->fs, &st);
-	reply_ioctl(call->req, 0, &st, call->known);
+		stat_fill_file(call->inode, &st->stat);
+	stat_fill_mount(call->fs, &st->stat);
+	if (call->known > sizeof(st->stat))
+		statx_fill(call->fs, st);
+	reply_ioctl(call->req, 0, st, call->known);
 }

@@ -10,10 +10,10 @@
 #include "inode/directory.h"
 
 /* Make a node and give it a name. The reply takes over the reference of the maker. */
-static void make_node(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev,
-		      const char *target)
+static void make_node(fuse_req_t req, enum cachet_request kind, fuse_ino_t parent, const char *name,
+		      mode_t mode, dev_t rdev, const char *target)
 {
-	struct filesystem *fs = request_filesystem(req);
+	struct filesystem *fs = request_filesystem(req, kind);
 	struct inode *dir = inode_find(fs, parent);
 	struct caller caller = request_caller(req);
 	struct inode *inode = NULL;
@@ -30,27 +30,27 @@ static void make_node(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 
 void fsop_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
-	make_node(req, parent, name, mode, rdev, NULL);
+	make_node(req, CACHET_REQUEST_MKNOD, parent, name, mode, rdev, NULL);
 }
 
 void fsop_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
-	make_node(req, parent, name, S_IFDIR | (mode & 07777), 0, NULL);
+	make_node(req, CACHET_REQUEST_MKDIR, parent, name, S_IFDIR | (mode & 07777), 0, NULL);
 }
 
 void fsop_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
 {
 	if (strlen(target) >= PATH_MAX) {
-		request_filesystem(req);
+		request_filesystem(req, CACHET_REQUEST_SYMLINK);
 		reply_result(req, -ENAMETOOLONG);
 		return;
 	}
-	make_node(req, parent, name, S_IFLNK | 0777, 0, target);
+	make_node(req, CACHET_REQUEST_SYMLINK, parent, name, S_IFLNK | 0777, 0, target);
 }
 
 void fsop_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
-	struct filesystem *fs = request_filesystem(req);
+	struct filesystem *fs = request_filesystem(req, CACHET_REQUEST_LINK);
 	struct inode *inode = inode_find(fs, ino);
 	struct inode *dir = inode_find(fs, parent);
 	int result = inode && dir ? 0 : -ESTALE;
@@ -66,7 +66,8 @@ void fsop_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *na
 
 static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, bool rmdir)
 {
-	struct inode *dir = inode_find(request_filesystem(req), parent);
+	enum cachet_request kind = rmdir ? CACHET_REQUEST_RMDIR : CACHET_REQUEST_UNLINK;
+	struct inode *dir = inode_find(request_filesystem(req, kind), parent);
 
 	reply_result(req, dir ? directory_remove(dir, name, rmdir) : -ESTALE);
 }
@@ -97,7 +98,7 @@ static int make_whiteout(fuse_req_t req, struct inode *dir, struct inode **white
 void fsop_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
 		 const char *new_name, unsigned flags)
 {
-	struct filesystem *fs = request_filesystem(req);
+	struct filesystem *fs = request_filesystem(req, CACHET_REQUEST_RENAME);
 	struct inode *from = inode_find(fs, parent);
 	struct inode *to = inode_find(fs, new_parent);
 	auto_inode whiteout = NULL;

@@ -11,7 +11,7 @@
 
 void fsop_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct inode *dir = inode_find(request_filesystem(req), parent);
+	struct inode *dir = inode_find(request_filesystem(req, CACHET_REQUEST_LOOKUP), parent);
 	struct inode *inode = NULL;
 	int result = dir ? directory_find(dir, name, &inode) : -ESTALE;
 
@@ -31,13 +31,13 @@ static void inode_forget(struct filesystem *fs, fuse_ino_t ino, uint64_t count)
 
 void fsop_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 {
-	inode_forget(request_filesystem_async(req), ino, count);
+	inode_forget(request_filesystem(req, CACHET_REQUEST_FORGET), ino, count);
 	reply_none(req);
 }
 
 void fsop_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
-	struct filesystem *fs = request_filesystem_async(req);
+	struct filesystem *fs = request_filesystem(req, CACHET_REQUEST_FORGET);
 
 	for (size_t i = 0; i < count; i++)
 		inode_forget(fs, forgets[i].ino, forgets[i].nlookup);
@@ -46,7 +46,7 @@ void fsop_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *fo
 
 void fsop_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct filesystem *fs = request_filesystem(req);
+	struct filesystem *fs = request_filesystem(req, CACHET_REQUEST_GETATTR);
 	struct inode *inode = inode_find(fs, ino);
 
 	if (fi)
@@ -87,7 +87,7 @@ static unsigned setattr_what(int to_set)
 void fsop_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		  struct fuse_file_info *fi)
 {
-	struct inode *inode = inode_find(request_filesystem(req), ino);
+	struct inode *inode = inode_find(request_filesystem(req, CACHET_REQUEST_SETATTR), ino);
 	struct timespec now = clock_file_time();
 	unsigned what = setattr_what(to_set);
 	int result;
@@ -113,7 +113,7 @@ void fsop_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 
 void fsop_readlink(fuse_req_t req, fuse_ino_t ino)
 {
-	struct inode *inode = inode_find(request_filesystem(req), ino);
+	struct inode *inode = inode_find(request_filesystem(req, CACHET_REQUEST_READLINK), ino);
 
 	if (!inode || !S_ISLNK(inode->mode)) {
 		reply_result(req, inode ? -EINVAL : -ESTALE);
@@ -122,7 +122,7 @@ void fsop_readlink(fuse_req_t req, fuse_ino_t ino)
 	attr_accessed(inode);
 	/* Once it is answered, the kernel may forget the link before we have looked up again. */
 	inode_get(inode);
-	fuse_reply_readlink(req, inode->target);
+	reply_link(req, inode->target);
 	inode_put(inode);
 }
 
@@ -145,7 +145,7 @@ static void statfs_fill_blocks(struct filesystem *fs, struct statvfs *st)
 
 void fsop_statfs(fuse_req_t req, fuse_ino_t ino)
 {
-	struct filesystem *fs = request_filesystem(req);
+	struct filesystem *fs = request_filesystem(req, CACHET_REQUEST_STATFS);
 	uint64_t inodes = atomic_load(&fs->stats.inodes);
 	uint64_t limit = fs->config.nr_inodes ? fs->config.nr_inodes : INT64_MAX;
 	struct statvfs st = {
@@ -159,5 +159,5 @@ void fsop_statfs(fuse_req_t req, fuse_ino_t ino)
 	(void)ino;
 	st.f_favail = st.f_ffree;
 	statfs_fill_blocks(fs, &st);
-	fuse_reply_statfs(req, &st);
+	reply_statfs(req, &st);
 }

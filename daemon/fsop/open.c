@@ -27,6 +27,7 @@ struct open_request {
 	int flags;
 	unsigned kill;
 	bool created;
+	struct request_clock clock;
 };
 
 static void open_request_run(struct open_request *open);
@@ -65,6 +66,7 @@ static void open_request_run(struct open_request *open)
 		open_request_retry_later(open);
 		return;
 	}
+	request_stop_clock(fs, &open->clock);
 	if (result) {
 		reply_result(open->req, result);
 		if (open->created)
@@ -91,13 +93,13 @@ static void open_request_start(fuse_req_t req, struct inode *inode,
 	open->flags = fi->flags;
 	open->kill = file_info_kills_priv(fi) ? request_kill(req, inode) : 0;
 	open->created = created;
-	request_put_aside(inode->fs);
+	open->clock = request_put_aside(inode->fs);
 	open_request_run(open);
 }
 
 void fsop_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct inode *inode = inode_find(request_filesystem(req), ino);
+	struct inode *inode = inode_find(request_filesystem(req, CACHET_REQUEST_OPEN), ino);
 
 	if (inode && inode_is_regular(inode))
 		open_request_start(req, inode, fi, false);
@@ -145,7 +147,7 @@ static int make_open_file(fuse_req_t req, struct inode *dir, mode_t mode,
 void fsop_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		 struct fuse_file_info *fi)
 {
-	struct inode *dir = inode_find(request_filesystem(req), parent);
+	struct inode *dir = inode_find(request_filesystem(req, CACHET_REQUEST_CREATE), parent);
 	struct inode *inode = NULL;
 	struct handle *handle = NULL;
 	int result = dir ? make_open_file(req, dir, mode, fi, &inode, &handle) : -ESTALE;
@@ -168,7 +170,7 @@ void fsop_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mod
 
 void fsop_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
 {
-	struct inode *dir = inode_find(request_filesystem(req), parent);
+	struct inode *dir = inode_find(request_filesystem(req, CACHET_REQUEST_TMPFILE), parent);
 	struct inode *inode = NULL;
 	struct handle *handle = NULL;
 	int result = dir ? make_open_file(req, dir, mode, fi, &inode, &handle) : -ESTALE;
@@ -181,7 +183,8 @@ void fsop_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_fi
 
 void fsop_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct handle *handle = handle_find(request_filesystem_async(req), fi->fh);
+	struct filesystem *fs = request_filesystem(req, CACHET_REQUEST_RELEASE);
+	struct handle *handle = handle_find(fs, fi->fh);
 
 	(void)ino;
 	handle_close(handle);

@@ -3,23 +3,55 @@
 
 #include <errno.h>
 
+#include "base/clock.h"
+
 #define SPACE_TRIES 5
 #define SPACE_PAUSE_US 1000
 
-struct filesystem *request_filesystem(fuse_req_t req)
+/* The clock of the request that this thread works for; none (0) once it was answered or taken. */
+static __thread struct request_clock running;
+
+struct filesystem *request_filesystem(fuse_req_t req, enum cachet_request kind)
 {
 	struct filesystem *fs = fuse_req_userdata(req);
 
-	atomic_fetch_add_explicit(&fs->stats.requests, 1, memory_order_relaxed);
+	running.kind = kind;
+	running.began_ns = clock_now_ns();
 	filesystem_wait_settled(fs);
 	return fs;
 }
 
-struct filesystem *request_filesystem_async(fuse_req_t req)
+void request_wants(enum cachet_request kind)
 {
-	struct filesystem *fs = request_filesystem(req);
+	running.kind = kind;
+}
 
-	atomic_fetch_add_explicit(&fs->stats.requests_async, 1, memory_order_relaxed);
+struct request_clock request_take_clock(void)
+{
+	struct request_clock clock = running;
+
+	running.began_ns = 0;
+	return clock;
+}
+
+void request_stop_clock(struct filesystem *fs, const struct request_clock *clock)
+{
+	int64_t took_ns = clock_now_ns() - clock->began_ns;
+
+	tally_add(fs->tally, COUNT_REQUESTS, 1);
+	if (clock->kind == CACHET_REQUEST_RELEASE || clock->kind == CACHET_REQUEST_FORGET)
+		tally_add(fs->tally, COUNT_REQUESTS_ASYNC, 1);
+	tally_record(fs->tally, clock->kind, took_ns);
+}
+
+/* Each answer begins with this. One that was put aside has been counted by whoever took it up. */
+static struct filesystem *answer_begins(fuse_req_t req)
+{
+	struct filesystem *fs = fuse_req_userdata(req);
+	struct request_clock clock = request_take_clock();
+
+	if (clock.began_ns)
+		request_stop_clock(fs, &clock);
 	return fs;
 }
 
@@ -73,9 +105,10 @@ unsigned request_kill_unless_root(fuse_req_t req, struct inode *inode)
 	return fuse_req_ctx(req)->uid ? request_kill(req, inode) : 0;
 }
 
-void request_put_aside(struct filesystem *fs)
+struct request_clock request_put_aside(struct filesystem *fs)
 {
 	atomic_fetch_add_explicit(&fs->stats.put_aside, 1, memory_order_relaxed);
+	return request_take_clock();
 }
 
 void request_answered(struct filesystem *fs)
@@ -94,11 +127,16 @@ bool space_may_come(int result, unsigned *tries)
 
 void reply_result(fuse_req_t req, int result)
 {
+	struct filesystem *fs = answer_begins(req);
+
+	if (result == -ENOSPC || result == -EDQUOT)
+		tally_add(fs->tally, COUNT_NO_SPACE, 1);
 	fuse_reply_err(req, -result);
 }
 
 void reply_none(fuse_req_t req)
 {
+	answer_begins(req);
 	fuse_reply_none(req);
 }
 
@@ -122,6 +160,7 @@ void reply_entry(fuse_req_t req, int result, struct inode *inode)
 		return;
 	}
 	entry_fill(inode, &entry);
+	answer_begins(req);
 	if (fuse_reply_entry(req, &entry))
 		inode_put(inode);
 }
@@ -130,6 +169,7 @@ void reply_no_entry(fuse_req_t req)
 {
 	const struct fuse_entry_param entry = { .entry_timeout = CACHE_LONG };
 
+	answer_begins(req);
 	fuse_reply_entry(req, &entry);
 }
 
@@ -152,12 +192,25 @@ static struct fuse_file_info handle_file_info(const struct handle *handle)
 	return fi;
 }
 
+/* Its mode tells whether we shall see what is read and written through it. */
+static void open_begins(fuse_req_t req, const struct handle *handle)
+{
+	static const enum filesystem_counter counters[] = {
+		[HANDLE_PASSTHROUGH] = COUNT_OPENS_PASSTHROUGH,
+		[HANDLE_DIRECT] = COUNT_OPENS_DIRECT,
+		[HANDLE_CACHED] = COUNT_OPENS_CACHED,
+	};
+
+	tally_add(answer_begins(req)->tally, counters[handle->mode], 1);
+}
+
 void reply_create(fuse_req_t req, struct inode *inode, struct handle *handle)
 {
 	struct fuse_file_info fi = handle_file_info(handle);
 	struct fuse_entry_param entry;
 
 	entry_fill(inode, &entry);
+	open_begins(req, handle);
 	if (fuse_reply_create(req, &entry, &fi)) {
 		handle_close(handle);
 		inode_put(inode);
@@ -168,6 +221,7 @@ void reply_open(fuse_req_t req, struct handle *handle)
 {
 	struct fuse_file_info fi = handle_file_info(handle);
 
+	open_begins(req, handle);
 	if (fuse_reply_open(req, &fi))
 		handle_close(handle);
 }
@@ -177,32 +231,67 @@ void reply_attr(fuse_req_t req, struct inode *inode)
 	struct stat st;
 	double timeout = attr_get(inode, &st);
 
+	answer_begins(req);
 	fuse_reply_attr(req, &st, timeout);
 }
 
 void reply_count(fuse_req_t req, ssize_t count)
 {
-	if (count < 0)
+	if (count < 0) {
 		reply_result(req, count);
-	else
-		fuse_reply_write(req, count);
+		return;
+	}
+	answer_begins(req);
+	fuse_reply_write(req, count);
 }
 
 void reply_sized(fuse_req_t req, ssize_t result, const void *data, size_t asked)
 {
-	if (result < 0)
+	if (result < 0) {
 		reply_result(req, result);
-	else if (!asked)
+	} else if (!asked) {
+		answer_begins(req);
 		fuse_reply_xattr(req, result);
-	else if ((size_t)result > asked)
+	} else if ((size_t)result > asked) {
 		reply_result(req, -ERANGE);
-	else
+	} else {
 		reply_bytes(req, data, result);
+	}
 }
 
 void reply_bytes(fuse_req_t req, const void *data, size_t size)
 {
+	answer_begins(req);
 	fuse_reply_buf(req, data, size);
+}
+
+void reply_zeroes(fuse_req_t req, size_t size)
+{
+	static const char zeroes[64 * 1024];
+	struct iovec pieces[64];
+	int count = 0;
+
+	while (size && count < (int)G_N_ELEMENTS(pieces)) {
+		size_t piece = MIN(size, sizeof(zeroes));
+
+		pieces[count].iov_base = (void *)zeroes;
+		pieces[count++].iov_len = piece;
+		size -= piece;
+	}
+	answer_begins(req);
+	fuse_reply_iov(req, pieces, count);
+}
+
+void reply_link(fuse_req_t req, const char *target)
+{
+	answer_begins(req);
+	fuse_reply_readlink(req, target);
+}
+
+void reply_statfs(fuse_req_t req, const struct statvfs *st)
+{
+	answer_begins(req);
+	fuse_reply_statfs(req, st);
 }
 
 void reply_from_fd(fuse_req_t req, int fd, uint64_t offset, size_t length)
@@ -212,21 +301,26 @@ void reply_from_fd(fuse_req_t req, int fd, uint64_t offset, size_t length)
 	contents.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
 	contents.buf[0].fd = fd;
 	contents.buf[0].pos = offset;
+	answer_begins(req);
 	fuse_reply_data(req, &contents, 0);
 }
 
 void reply_offset(fuse_req_t req, int64_t offset)
 {
-	if (offset < 0)
+	if (offset < 0) {
 		reply_result(req, offset);
-	else
-		fuse_reply_lseek(req, offset);
+		return;
+	}
+	answer_begins(req);
+	fuse_reply_lseek(req, offset);
 }
 
 void reply_ioctl(fuse_req_t req, int result, const void *data, size_t size)
 {
-	if (result)
+	if (result) {
 		reply_result(req, result);
-	else
-		fuse_reply_ioctl(req, 0, data, size);
+		return;
+	}
+	answer_begins(req);
+	fuse_reply_ioctl(req, 0, data, size);
 }

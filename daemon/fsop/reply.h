@@ -2,6 +2,10 @@
 /*
  * The funnel: every answer to the kernel goes through here, exactly one for each request.
  *
+ * It is also where requests are counted and measured: from the moment at which an operation begins
+ * until its answer is handed to the kernel. A request is counted before its answer is sent, so that
+ * whoever has the answer finds it counted.
+ *
  * Whoever replies holds no lock: a reply may wait, and what it hands over may be freed by it.
  *
  * A reply may fail, when the caller was interrupted before it was answered; then what the kernel
@@ -19,18 +23,41 @@
 #include "inode/inode.h"
 
 /**
- * request_filesystem() - whose request is this? Counts it.
- * Context: once, at the beginning of an operation.
- * Return: borrows the filesystem.
+ * struct request_clock - what a request wants, and since when
+ * @began_ns: of clock_now_ns()
  */
-struct filesystem *request_filesystem(fuse_req_t req);
+struct request_clock {
+	enum cachet_request kind;
+	int64_t began_ns;
+};
 
 /**
- * request_filesystem_async() - the same, of a request that no client waits for
- * Context: as request_filesystem().
+ * request_filesystem() - whose request is this? Its clock begins to run.
+ * @kind: what it wants
+ * Context: once, at the beginning of an operation, on the thread that answers it or puts it aside.
  * Return: borrows the filesystem.
  */
-struct filesystem *request_filesystem_async(fuse_req_t req);
+struct filesystem *request_filesystem(fuse_req_t req, enum cachet_request kind);
+
+/**
+ * request_wants() - what this thread's request wants is better known
+ * Context: between request_filesystem() and the answer.
+ */
+void request_wants(enum cachet_request kind);
+
+/**
+ * request_take_clock() - the answer may be given by another thread
+ * Context: between request_filesystem() and whatever makes the request known elsewhere.
+ * Return: the clock, for request_stop_clock().
+ */
+struct request_clock request_take_clock(void);
+
+/**
+ * request_stop_clock() - the answer is about to be sent: count the request
+ * @clock: borrows
+ * Context: once, before the reply.
+ */
+void request_stop_clock(struct filesystem *fs, const struct request_clock *clock);
 
 /**
  * request_caller() - who asks
@@ -65,8 +92,9 @@ unsigned request_kill_unless_root(fuse_req_t req, struct inode *inode);
  *
  * The session outlives all requests that were put aside and not yet answered.
  * Context: before another thread can know of the request.
+ * Return: as request_take_clock().
  */
-void request_put_aside(struct filesystem *fs);
+struct request_clock request_put_aside(struct filesystem *fs);
 
 /**
  * request_answered() - a request that was put aside has its reply
@@ -147,6 +175,24 @@ void reply_sized(fuse_req_t req, ssize_t result, const void *data, size_t asked)
  * @data: borrows
  */
 void reply_bytes(fuse_req_t req, const void *data, size_t size);
+
+/**
+ * reply_zeroes() - contents that were never written
+ * @size: bytes, not more than one request can ask for
+ */
+void reply_zeroes(fuse_req_t req, size_t size);
+
+/**
+ * reply_link() - the target of a symbolic link
+ * @target: borrows
+ */
+void reply_link(fuse_req_t req, const char *target);
+
+/**
+ * reply_statfs() - what the file system has left
+ * @st: borrows
+ */
+void reply_statfs(fuse_req_t req, const struct statvfs *st);
 
 /**
  * reply_from_fd() - contents that stand in a file

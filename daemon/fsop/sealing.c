@@ -14,6 +14,7 @@ struct seal_wait {
 	struct seal_request request;
 	fuse_req_t req;
 	struct inode *inode;
+	struct request_clock clock;
 	void (*answer)(fuse_req_t req, struct inode *inode, int result);
 };
 
@@ -35,6 +36,7 @@ static void seal_wait_answer(struct seal_wait *wait, int result)
 
 		audit_seal(wait->inode->ino, wait->request.seals, &caller);
 	}
+	request_stop_clock(wait->inode->fs, &wait->clock);
 	wait->answer(wait->req, wait->inode, result);
 	g_free(wait);
 }
@@ -72,6 +74,7 @@ void seal_call_start(fuse_req_t req, struct inode *inode, const struct seal_call
 	wait = g_new0(struct seal_wait, 1);
 	wait->req = req;
 	wait->inode = inode;
+	wait->clock = request_take_clock();
 	wait->answer = call->answer;
 	wait->request.verb = call->verb;
 	wait->request.seals = call->seals;

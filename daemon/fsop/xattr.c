@@ -96,7 +96,7 @@ static void setxattr_acl(fuse_req_t req, struct inode *inode, const char *name, 
 void fsop_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
 		   size_t size, int flags)
 {
-	struct inode *inode = inode_find(request_filesystem(req), ino);
+	struct inode *inode = inode_find(request_filesystem(req, CACHET_REQUEST_SETXATTR), ino);
 
 	if (!inode)
 		reply_result(req, -ESTALE);
@@ -213,7 +213,7 @@ static void getxattr_stored(fuse_req_t req, struct inode *inode, const char *nam
 
 void fsop_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
-	struct inode *inode = inode_find(request_filesystem(req), ino);
+	struct inode *inode = inode_find(request_filesystem(req, CACHET_REQUEST_GETXATTR), ino);
 
 	if (!inode)
 		reply_result(req, -ESTALE);
@@ -229,7 +229,7 @@ void fsop_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size
 
 void fsop_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-	struct inode *inode = inode_find(request_filesystem(req), ino);
+	struct inode *inode = inode_find(request_filesystem(req, CACHET_REQUEST_LISTXATTR), ino);
 	g_autofree char *list = g_malloc(MIN(size, XATTR_LIST_MAX) + 1);
 
 	size = MIN(size, XATTR_LIST_MAX);
@@ -242,7 +242,7 @@ void fsop_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 
 void fsop_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-	struct inode *inode = inode_find(request_filesystem(req), ino);
+	struct inode *inode = inode_find(request_filesystem(req, CACHET_REQUEST_REMOVEXATTR), ino);
 
 	if (!inode)
 		reply_result(req, -ESTALE);

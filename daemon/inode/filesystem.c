@@ -15,6 +15,8 @@
 /* Lists of who holds a file are for humans: few are asked for at a time. */
 #define SLOW_THREADS_MAX 2
 
+#define NS_PER_US 1000
+
 static struct inode *mapping_inode(struct mapping *mapping)
 {
 	return container_of(mapping, struct inode, mapping);
@@ -116,7 +118,8 @@ int filesystem_start(struct filesystem *fs, const struct filesystem_config *conf
 	else
 		log_warning("no pins: io_uring: %s", g_strerror(-error));
 	fs->pins = pin_table_new(fs->pin_engine, &pin_owner_ops);
-	if (!fs->pins)
+	fs->tally = tally_new(NR_FILESYSTEM_COUNTERS, CACHET_REQUESTS_KNOWN, NS_PER_US);
+	if (!fs->pins || !fs->tally)
 		return -ENOMEM;
 	fs->collapser = g_thread_pool_new(collapse_sealed, fs, 1, FALSE, NULL);
 	fs->slow = g_thread_pool_new(slow_run, NULL, SLOW_THREADS_MAX, FALSE, NULL);
@@ -245,5 +248,6 @@ void filesystem_stop(struct filesystem *fs)
 	xarray_destroy(&fs->handles);
 	xarray_destroy(&fs->inodes);
 	user_table_destroy(&fs->users);
+	tally_free(fs->tally);
 	rcu_barrier();
 }

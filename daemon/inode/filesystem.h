@@ -14,6 +14,7 @@
 
 #include <cachet/ioctl.h>
 
+#include "base/tally.h"
 #include "cache/pinning.h"
 #include "cache/reservation.h"
 #include "cache/xarray.h"
@@ -43,17 +44,31 @@ struct filesystem_config {
 };
 
 /**
+ * enum filesystem_counter - counted for each request, by each thread for itself
+ * @COUNT_REQUESTS_ASYNC: of the requests, those that no client waits for: RELEASE, FORGET
+ * @COUNT_BYTES_READ, @COUNT_BYTES_WRITTEN: moved by the daemon
+ * @COUNT_OPENS_PASSTHROUGH, ...: by mode of the handle
+ * @COUNT_NO_SPACE: answers ENOSPC or EDQUOT
+ */
+enum filesystem_counter {
+	COUNT_REQUESTS,
+	COUNT_REQUESTS_ASYNC,
+	COUNT_BYTES_READ,
+	COUNT_BYTES_WRITTEN,
+	COUNT_OPENS_PASSTHROUGH,
+	COUNT_OPENS_DIRECT,
+	COUNT_OPENS_CACHED,
+	COUNT_NO_SPACE,
+	NR_FILESYSTEM_COUNTERS
+};
+
+/**
  * struct filesystem_stats - counted since the start, without locks
- * @requests_async: of @requests, those that no client waits for: RELEASE, FORGET
  * @put_aside: requests, other than for seals, that will be answered later, by another thread
  * @handles, @inodes: now
  * @memory_blocks: io=kernel: of 512 bytes, as far as files have been looked at
  */
 struct filesystem_stats {
-	atomic_uint_least64_t requests;
-	atomic_uint_least64_t requests_async;
-	atomic_uint_least64_t bytes_read;
-	atomic_uint_least64_t bytes_written;
 	atomic_uint_least64_t collapsed;
 	atomic_uint_least64_t collapse_failed;
 	atomic_uint_least64_t handles;
@@ -82,6 +97,7 @@ struct slow_task {
  * @handles:  by number
  * @collapser: makes sealed files huge, in the background
  * @slow:     runs struct slow_task
+ * @tally:    enum filesystem_counter; histograms by enum cachet_request, of microseconds
  * @invalidate: upwards: the kernel shall drop what it caches of a file: its attributes, and its
  *            pages when @contents; never waits for the kernel. Attributes are dropped on return, of
  *            pages inode_cache_invalidated() will tell
@@ -110,6 +126,7 @@ struct filesystem {
 	GThreadPool *collapser;
 	GThreadPool *slow;
 	struct filesystem_stats stats;
+	struct tally *tally;
 	void (*invalidate)(struct filesystem *fs, uint64_t ino, bool contents);
 	void *session;
 };

@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/histogram.h"
+
 struct sealing;
 
 /**
@@ -21,6 +23,7 @@ struct sealing;
  * @unanswered: these, and those that are decided and whose answer is on its way
  * @max_waiting: more are refused with -EAGAIN; 0 is no limit. A transport that keeps a buffer for
  *           each request that is not answered sets it.
+ * @waits:   how long those took that had to wait, of milliseconds
  */
 struct seal_engine {
 	GThreadPool *pool;
@@ -33,6 +36,7 @@ struct seal_engine {
 	atomic_ulong granted;
 	atomic_ulong refused;
 	atomic_ulong waited;
+	struct histogram waits;
 };
 
 /**

@@ -46,6 +46,7 @@
 
 #define BACKOFF_FIRST_MS 10
 #define BACKOFF_LAST_MS 250
+#define NS_PER_MS 1000000
 
 /* How often a caller is looked at whose signals may be lost. */
 #define LOOK_MS 100
@@ -151,8 +152,10 @@ static void request_finish_locked(struct sealing *sealing, struct seal_request *
 		sealing_forget_prepared_locked(sealing);
 	if (request->verb != SEAL_PREPARE)
 		atomic_fetch_add(result == 0 ? &engine->granted : &engine->refused, 1);
-	if (request->waited)
+	if (request->waited) {
 		atomic_fetch_add(&engine->waited, 1);
+		histogram_add_shared(&engine->waits, clock_now_ns() - request->since_ns, NS_PER_MS);
+	}
 	atomic_fetch_sub(&engine->waiting, 1);
 	request->result = result;
 	list_del(&request->link);
@@ -418,6 +421,7 @@ int seal_submit(struct sealing *sealing, struct seal_request *request)
 	int hindered;
 
 	list_init(&request->link);
+	request->since_ns = clock_now_ns();
 	if (request->caller)
 		request->look_ms = clock_now_ms() + LOOK_MS;
 	pthread_mutex_lock(sealing->lock);

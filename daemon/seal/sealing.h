@@ -99,6 +99,7 @@ struct seal_request {
 	bool interrupted;
 	bool signalled;
 	bool waited;
+	int64_t since_ns;
 	int64_t look_ms;
 	int64_t retry_ms;
 	unsigned backoff_ms;

@@ -8,6 +8,8 @@
  * a shorter one, and what it lacks counts as zero. A size below the first published layout, or
  * beyond what the ioctl carries, is EINVAL. Reserved fields must be zero (EINVAL).
  *
+ * The daemon answers with as much as it knows: a client of STATX looks at the size that came back.
+ *
  * One ioctl carries less than 16 KiB, so lists are paged: pass cursor 0 first, then the cursor
  * that came back, until that is 0.
  */
@@ -231,13 +233,92 @@ struct cachet_stat {
 	__u64 seals_refused;
 	__u64 seals_waited;
 	__u64 pins_granted;
-	__u64 pins_broken;
+	__u64 pins_broken;	/* by somebody else than their holder */
 	__u64 collapsed;	/* ranges of 2 MiB made huge */
 	__u64 collapse_failed;
 	__u64 requests;
 	__u64 bytes_read;	/* moved by the daemon */
 	__u64 bytes_written;	/* moved by the daemon */
 	__u64 requests_async;	/* of the requests, those that no client waits for */
+};
+
+/* What a request to the daemon wants; numbers stay. cachet_request_name() names them. */
+enum cachet_request {
+	CACHET_REQUEST_LOOKUP,
+	CACHET_REQUEST_FORGET,	/* one for a batch of inodes, too; nobody waits for it */
+	CACHET_REQUEST_GETATTR,
+	CACHET_REQUEST_SETATTR,
+	CACHET_REQUEST_READLINK,
+	CACHET_REQUEST_STATFS,
+	CACHET_REQUEST_MKNOD,
+	CACHET_REQUEST_MKDIR,
+	CACHET_REQUEST_SYMLINK,
+	CACHET_REQUEST_LINK,
+	CACHET_REQUEST_UNLINK,
+	CACHET_REQUEST_RMDIR,
+	CACHET_REQUEST_RENAME,
+	CACHET_REQUEST_READDIR,
+	CACHET_REQUEST_READDIRPLUS,
+	CACHET_REQUEST_CREATE,
+	CACHET_REQUEST_TMPFILE,
+	CACHET_REQUEST_OPEN,
+	CACHET_REQUEST_RELEASE,	/* nobody waits for it */
+	CACHET_REQUEST_READ,
+	CACHET_REQUEST_WRITE,
+	CACHET_REQUEST_FALLOCATE,
+	CACHET_REQUEST_LSEEK,
+	CACHET_REQUEST_COPY_FILE_RANGE,
+	CACHET_REQUEST_SETXATTR, /* seals that come by xattr, too */
+	CACHET_REQUEST_GETXATTR,
+	CACHET_REQUEST_LISTXATTR,
+	CACHET_REQUEST_REMOVEXATTR,
+	CACHET_REQUEST_IOCTL,	/* one that is none of the following */
+	CACHET_REQUEST_ADD_SEALS,
+	CACHET_REQUEST_GET_SEALS,
+	CACHET_REQUEST_PIN,
+	CACHET_REQUEST_UNPIN,
+	CACHET_REQUEST_PIN_LIST,
+	CACHET_REQUEST_HOLDERS,
+	CACHET_REQUEST_STAT,
+	CACHET_REQUESTS_KNOWN	/* how many this header knows */
+};
+
+#define CACHET_REQUESTS_MAX 48 /* there is room for so many kinds */
+#define CACHET_HISTOGRAM_BUCKETS 28
+
+/**
+ * struct cachet_histogram - how often something took how long
+ * @sum_ns:  all together, nanoseconds
+ * @buckets: the one of index i counts what took at most 2^i units, and more than 2^(i-1); the last
+ *           one counts everything that is longer
+ */
+struct cachet_histogram {
+	__u64 sum_ns;
+	__u64 buckets[CACHET_HISTOGRAM_BUCKETS];
+};
+
+/**
+ * struct cachet_statx - STAT with a longer struct, which may grow at its end
+ * @stat: stat.size is in: sizeof(struct cachet_statx); out: bytes of the struct that the daemon
+ *        knows and has filled in
+ * @opens_passthrough: opens whose reads and writes the daemon will not see
+ * @opens_direct: opens whose every read and write comes to the daemon
+ * @opens_cached: opens of sealed files whose pages the kernel caches
+ * @pins_expired: pins that went by their time to live
+ * @no_space: requests answered ENOSPC or EDQUOT
+ * @seal_waits: seal requests that had to wait, granted or not; the unit is a millisecond
+ * @requests: by enum cachet_request, from the arrival of the request until its answer is sent; the
+ *            unit is a microsecond
+ */
+struct cachet_statx {
+	struct cachet_stat stat;
+	__u64 opens_passthrough;
+	__u64 opens_direct;
+	__u64 opens_cached;
+	__u64 pins_expired;
+	__u64 no_space;
+	struct cachet_histogram seal_waits;
+	struct cachet_histogram requests[CACHET_REQUESTS_MAX];
 };
 
 #define CACHET_IOC_ADD_SEALS	_IOWR(CACHET_IOC_MAGIC, 1, struct cachet_seals)
@@ -247,6 +328,7 @@ struct cachet_stat {
 #define CACHET_IOC_PIN_LIST	_IOWR(CACHET_IOC_MAGIC, 5, struct cachet_pin_list)
 #define CACHET_IOC_HOLDERS	_IOWR(CACHET_IOC_MAGIC, 6, struct cachet_holder_list)
 #define CACHET_IOC_STAT		_IOWR(CACHET_IOC_MAGIC, 7, struct cachet_stat)
+#define CACHET_IOC_STATX	_IOWR(CACHET_IOC_MAGIC, 7, struct cachet_statx)
 
 /* Attributes of every regular file. */
 #define CACHET_XATTR_PREFIX	"user.cachet."

@@ -96,6 +96,32 @@ class Stat(ctypes.Structure):
                     'requests_async')])
 
 
+REQUESTS = (
+    'lookup', 'forget', 'getattr', 'setattr', 'readlink', 'statfs', 'mknod', 'mkdir', 'symlink',
+    'link', 'unlink', 'rmdir', 'rename', 'readdir', 'readdirplus', 'create', 'tmpfile', 'open',
+    'release', 'read', 'write', 'fallocate', 'lseek', 'copy_file_range', 'setxattr', 'getxattr',
+    'listxattr', 'removexattr', 'ioctl', 'add_seals', 'get_seals', 'pin', 'unpin', 'pin_list',
+    'holders', 'stat')
+
+
+class Histogram(ctypes.Structure):
+    _fields_ = [('sum_ns', u64), ('buckets', u64 * 28)]
+
+    @property
+    def count(self):
+        return sum(self.buckets)
+
+
+class Statx(Stat):
+    _fields_ = ([(name, u64) for name in (
+        'opens_passthrough', 'opens_direct', 'opens_cached', 'pins_expired', 'no_space')] +
+                [('seal_waits', Histogram), ('histograms', Histogram * 48)])
+
+    def counts(self):
+        """How many requests of each kind there were, by name."""
+        return {name: self.histograms[kind].count for kind, name in enumerate(REQUESTS)}
+
+
 def iowr(number, size, magic=0xCA):
     """_IOWR() of <linux/ioctl.h>."""
     return 3 << 30 | size << 16 | magic << 8 | number
@@ -108,6 +134,7 @@ IOC_UNPIN = iowr(4, ctypes.sizeof(Unpin))
 IOC_PIN_LIST = iowr(5, ctypes.sizeof(PinList))
 IOC_HOLDERS = iowr(6, ctypes.sizeof(HolderList))
 IOC_STAT = iowr(7, ctypes.sizeof(Stat))
+IOC_STATX = iowr(7, ctypes.sizeof(Statx))
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
@@ -139,6 +166,12 @@ def get_seals(fd):
 def stat(fd):
     argument = Stat(ctypes.sizeof(Stat))
     ioctl(fd, IOC_STAT, argument)
+    return argument
+
+
+def statx(fd):
+    argument = Statx(ctypes.sizeof(Statx))
+    ioctl(fd, IOC_STATX, argument)
     return argument
 
 

@@ -383,6 +383,13 @@ class Context:
     def stat(self, path=None):
         return abi.stat_path(path or self.mnt)
 
+    def statx(self, path=None):
+        fd = os.open(path or self.mnt, os.O_RDONLY)
+        try:
+            return abi.statx(fd)
+        finally:
+            os.close(fd)
+
     @contextlib.contextmanager
     def private_mount(self, options='', **kwargs):
         """A mount of this test's own; ends cleanly or fails the test."""

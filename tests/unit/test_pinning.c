@@ -26,6 +26,7 @@ struct file {
 	struct mapping mapping;
 	atomic_int refs;
 	atomic_int released;
+	atomic_int expired;
 };
 
 struct fixture {
@@ -52,7 +53,18 @@ static void owner_released(struct mapping *mapping, void *owner)
 	atomic_fetch_add(&file->released, 1);
 }
 
-static const struct pin_owner_ops owner_ops = { owner_get, owner_put, owner_released };
+static void owner_expired(struct mapping *mapping, void *owner, const struct pin_info *info)
+{
+	struct file *file = owner;
+
+	g_assert_true(mapping == &file->mapping);
+	g_assert_true(info->releasing);
+	g_assert_cmpuint(info->ttl_ms, >, 0);
+	g_assert_cmpint(atomic_load(&file->refs), >, 0);
+	atomic_fetch_add(&file->expired, 1);
+}
+
+static const struct pin_owner_ops owner_ops = { owner_get, owner_put, owner_released, owner_expired };
 
 static void file_init(struct file *file, uint64_t size, uint64_t limit_pages)
 {
@@ -452,7 +464,9 @@ static void test_time_to_live(void)
 	g_assert_cmpuint(info[0].id, ==, never);
 	g_assert_cmpuint(info[1].id, ==, later);
 	pin_table_stat(fixture.table, &stat);
-	g_assert_cmpuint(stat.broken, ==, 2);
+	g_assert_cmpuint(stat.expired, ==, 2);
+	g_assert_cmpuint(stat.broken, ==, 0);
+	g_assert_cmpint(fixture.file.expired, ==, 2);
 	g_assert_cmpint(remove_and_wait(&fixture, soon, 7), ==, -ENOENT);
 	g_assert_cmpint(remove_and_wait(&fixture, later, 7), ==, 0);
 	g_assert_cmpint(remove_and_wait(&fixture, never, 7), ==, 0);
