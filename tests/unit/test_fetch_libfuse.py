@@ -49,6 +49,7 @@ deb http://partial.example/debian stable contrib
 
 
 def load(root):
+    sys.path.insert(0, str(root / 'tools'))
     loader = importlib.machinery.SourceFileLoader('fetch', str(root / 'tools' / 'fetch-libfuse'))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader('fetch', loader))
     loader.exec_module(module)
@@ -79,7 +80,7 @@ def one_line_sources(fetch, scratch):
 
 
 def private_sources_keep_the_key(fetch, scratch):
-    apt = fetch.PrivateApt(scratch / 'apt', 'http://one.example/debian',
+    apt = fetch.FuseSource(scratch / 'apt', 'http://one.example/debian',
                            {'signed-by': '\n KEY\n .'}, 'testing')
     equal((apt.directory / 'sources' / 'debian.sources').read_text(),
           'Types: deb-src\nURIs: http://one.example/debian\nSuites: testing\n'
