@@ -25,6 +25,7 @@ enum {
 	OPTION_SEALS,
 	OPTION_SPARSE,
 	OPTION_NO_REPLACE,
+	OPTION_DIRECT,
 };
 
 struct put {
@@ -36,6 +37,7 @@ struct put {
 	int to;
 	struct stat st;		/* of the source */
 	unsigned seals;
+	enum copy_direct direct;
 	bool sparse;
 	bool replace;
 	bool quiet;
@@ -70,6 +72,23 @@ static const char *reason(int error)
 		return "out of memory; nothing was put";
 	case -EINTR:
 		return "interrupted; nothing was put";
+	}
+	return NULL;
+}
+
+/* Why --direct=always cannot be done. */
+static const char *direct_reason(int error)
+{
+	switch (error) {
+	case -EINVAL:
+		return "--direct=always: the source cannot be read with O_DIRECT";
+	case -ENODEV:
+		return "--direct=always: only a mount with io=kernel can map a file to fill it";
+	case -ENOSYS:
+	case -EPERM:
+		return "--direct=always: there is no io_uring here, or it is not allowed";
+	case -ENOMEM:
+		return "--direct=always: io_uring may not pin enough memory, see 'ulimit -l'";
 	}
 	return NULL;
 }
@@ -228,6 +247,7 @@ static int put_copy(struct put *put)
 		.from = put->from,
 		.to = put->to,
 		.regular = S_ISREG(put->st.st_mode) && strcmp(put->source, "-") != 0,
+		.direct = put->direct,
 		.stop = &signal_caught,
 		.moved = moved,
 		.data = &progress,
@@ -238,6 +258,8 @@ static int put_copy(struct put *put)
 	progress_begin(&progress, put->target, copy.size, put->quiet);
 	result = copy_run(&copy);
 	progress_end(&progress, copy.done);
+	if (result && copy.not_direct && direct_reason(result))
+		return verb_refused(put->verb, put->source, result, direct_reason(result));
 	if (result)
 		return put_refused(put, copy.at_source ? put->source : put->target, result);
 	return CLI_DONE;
@@ -246,10 +268,15 @@ static int put_copy(struct put *put)
 static int put_seal(const struct put *put)
 {
 	unsigned flags = put->sparse ? 0 : CACHET_SEAL_POPULATE;
+	int result;
 
 	if (!put->seals)
 		return 0;
-	return cachet_add_seals_timeout(put->to, put->seals, flags, CACHET_TIMEOUT_DEFAULT);
+	/* The kernel tidies up behind an io_uring that was closed, and wakes us for it like a signal. */
+	do {
+		result = cachet_add_seals_timeout(put->to, put->seals, flags, CACHET_TIMEOUT_DEFAULT);
+	} while (result == -EINTR && !signal_caught);
+	return result;
 }
 
 static int put_file(struct put *put, const char *target)
@@ -286,6 +313,20 @@ static int put_file(struct put *put, const char *target)
 	return result ? put_refused(put, put->target, result) : CLI_DONE;
 }
 
+static enum copy_direct direct_option(const struct verb *verb, const char *text)
+{
+	static const char *const names[] = {
+		[COPY_DIRECT_AUTO] = "auto",
+		[COPY_DIRECT_ALWAYS] = "always",
+		[COPY_DIRECT_NEVER] = "never",
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(text, names[i]) == 0)
+			return (enum copy_direct)i;
+	verb_usage(verb, "--direct takes auto, always or never, not '%s'", text);
+}
+
 static void put_end(struct put *put)
 {
 	if (put->hidden)
@@ -305,6 +346,7 @@ static int put_run(const struct verb *verb, int argc, char **argv)
 		{ "seals", required_argument, NULL, OPTION_SEALS },
 		{ "sparse", no_argument, NULL, OPTION_SPARSE },
 		{ "no-replace", no_argument, NULL, OPTION_NO_REPLACE },
+		{ "direct", required_argument, NULL, OPTION_DIRECT },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ 0 },
 	};
@@ -328,6 +370,9 @@ static int put_run(const struct verb *verb, int argc, char **argv)
 		case OPTION_NO_REPLACE:
 			put.replace = false;
 			break;
+		case OPTION_DIRECT:
+			put.direct = direct_option(verb, optarg);
+			break;
 		case 'q':
 			put.quiet = true;
 			break;
@@ -349,7 +394,7 @@ static int put_run(const struct verb *verb, int argc, char **argv)
 
 const struct verb verb_put = {
 	.name = "put",
-	.arguments = "SRC DST [--seal | --seals LIST] [--sparse] [--no-replace] [--quiet]",
+	.arguments = "SRC DST [--seal | --seals LIST] [--sparse] [--no-replace] [--direct WHEN] [--quiet]",
 	.summary = "copy a file into a mount, and seal it",
 	.help = "\n"
 		"Copies SRC ('-' is standard input) to DST, a file or directory on a cachet mount.\n"
@@ -359,6 +404,9 @@ const struct verb verb_put = {
 		"  -s, --seals LIST  seal it with these, see 'cachet seal --help'\n"
 		"      --sparse      do not fill the holes of a sealed file with memory\n"
 		"  -n, --no-replace  refuse (EEXIST) when DST exists\n"
+		"      --direct WHEN let the disk write into the memory of the file: auto (where that\n"
+		"                    works and the page cache does not have SRC), always (or refuse),\n"
+		"                    never\n"
 		"  -q, --quiet       no progress bar, which otherwise shows on a terminal\n",
 	.run = put_run,
 };

@@ -31,6 +31,10 @@ _cachet() {
 		COMPREPLY=($(compgen -W forever -- "$word"))
 		return
 		;;
+	--direct)
+		COMPREPLY=($(compgen -W "auto always never" -- "$word"))
+		return
+		;;
 	--offset | --length | --label | --ttl | --interval | --count | -i | -n)
 		[[ $before == -n && $verb == put ]] || return
 		;;

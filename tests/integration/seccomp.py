@@ -8,12 +8,12 @@ import struct
 from harness import Skip
 
 NUMBERS = {
-    'x86_64': {'arch': 0xc000003e, 'openat': 257, 'kcmp': 312},
-    'aarch64': {'arch': 0xc00000b7, 'openat': 56, 'kcmp': 272},
+    'x86_64': {'arch': 0xc000003e, 'openat': 257, 'kcmp': 312, 'io_uring_setup': 425},
+    'aarch64': {'arch': 0xc00000b7, 'openat': 56, 'kcmp': 272, 'io_uring_setup': 425},
 }
 
 LD_ABS, JEQ, JSET, RET = 0x20, 0x15, 0x45, 0x06
-ALLOW, ERRNO = 0x7fff0000, 0x00050000
+ALLOW, ERRNO, KILL = 0x7fff0000, 0x00050000, 0x80000000
 O_TMPFILE_BIT = os.O_TMPFILE & ~os.O_DIRECTORY
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -50,12 +50,26 @@ def forbid_tmpfile():
     ])
 
 
-def forbid_kcmp():
-    """kcmp() says EPERM."""
+def _answer(name, answer):
     numbers = _numbers()
     _install([
         (LD_ABS, 0, 0, 4), (JEQ, 0, 3, numbers['arch']),
-        (LD_ABS, 0, 0, 0), (JEQ, 0, 1, numbers['kcmp']),
-        (RET, 0, 0, ERRNO | errno.EPERM),
+        (LD_ABS, 0, 0, 0), (JEQ, 0, 1, numbers[name]),
+        (RET, 0, 0, answer),
         (RET, 0, 0, ALLOW),
     ])
+
+
+def forbid_kcmp():
+    """kcmp() says EPERM."""
+    _answer('kcmp', ERRNO | errno.EPERM)
+
+
+def forbid_io_uring():
+    """io_uring_setup() says EPERM."""
+    _answer('io_uring_setup', ERRNO | errno.EPERM)
+
+
+def kill_io_uring():
+    """Whoever calls io_uring_setup() is ended by SIGSYS."""
+    _answer('io_uring_setup', KILL)

@@ -2,8 +2,8 @@
 """A tiny FUSE file system that answers reads when told to: a slow device for O_DIRECT reads.
 
 It speaks the protocol by itself, so that it has nothing in common with what is tested. One file,
-"slow", whose reads are direct: the kernel pins the reader's pages until the answer comes. Needs
-root.
+"slow", whose reads are direct: the kernel pins the reader's pages until the answer comes. Its size
+may change, and reads from some place on may fail. Needs root.
 """
 import os
 import select
@@ -21,10 +21,15 @@ BYTE = b'S'
 class SlowFs:
     """Context manager; .path is the slow file, go() lets the reads that wait go on."""
 
-    def __init__(self, directory, size=1 << 20):
+    def __init__(self, directory, size=1 << 20, asynchronous=False):
         self.directory = os.path.join(directory, 'slowfs')
         self.path = os.path.join(self.directory, 'slow')
         self.size = size
+        # FUSE_ASYNC_DIO: who submits a direct read by io_uring does not wait for the answer, unless
+        # there are too many already.
+        self.flags = 1 << 15 if asynchronous else 0
+        self.background = 4096 if asynchronous else 16
+        self.fail_from = None
         self.waiting = []
         self.arrived = threading.Event()
 
@@ -56,8 +61,15 @@ class SlowFs:
         """Answer every read that waits."""
         waiting, self.waiting = self.waiting, []
         self.arrived.clear()
-        for unique, length in waiting:
-            self._reply(unique, BYTE * length)
+        for unique, offset, length in waiting:
+            if self.fail_from is not None and offset + length > self.fail_from:
+                self._reply(unique, error=5)
+            else:
+                self._reply(unique, BYTE * max(0, min(length, self.size - offset)))
+
+    def resize(self, size):
+        """From the next answer on the file has this many bytes."""
+        self.size = size
 
     def _serve(self):
         while True:
@@ -73,22 +85,23 @@ class SlowFs:
 
     def _answer(self, opcode, unique, node, body):
         if opcode == INIT:
-            self._reply(unique, struct.pack('<IIIIHHII', 7, 31, 65536, 0, 16, 12, 65536, 1) +
+            self._reply(unique, struct.pack('<IIIIHHII', 7, 31, 65536, self.flags,
+                                            self.background, 12, 65536, 1) +
                         struct.pack('<HH', 32, 0) + bytes(32))
         elif opcode == LOOKUP:
             if body.rstrip(b'\0') == b'slow':
-                self._reply(unique, struct.pack('<QQQQII', 2, 0, 3600, 3600, 0, 0) + self._attr(2))
+                self._reply(unique, struct.pack('<QQQQII', 2, 0, 3600, 0, 0, 0) + self._attr(2))
             else:
                 self._reply(unique, error=2)
         elif opcode == GETATTR:
-            self._reply(unique, struct.pack('<QII', 3600, 0, 0) + self._attr(node))
+            self._reply(unique, struct.pack('<QII', 0, 0, 0) + self._attr(node))
         elif opcode == OPEN:
             self._reply(unique, struct.pack('<QII', 1, FOPEN_DIRECT_IO, 0))
         elif opcode == OPENDIR:
             self._reply(unique, struct.pack('<QII', 1, 0, 0))
         elif opcode == READ:
             _, offset, length = struct.unpack_from('<QQI', body)
-            self.waiting.append((unique, max(0, min(length, self.size - offset))))
+            self.waiting.append((unique, offset, length))
             self.arrived.set()
         elif opcode in (FORGET, BATCH_FORGET, INTERRUPT):
             pass
