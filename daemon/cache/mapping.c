@@ -67,14 +67,14 @@ void mapping_destroy(struct mapping *mapping)
 	pthread_rwlock_destroy(&mapping->invalidate);
 }
 
-int mapping_set_budget(struct mapping *mapping, struct reservation *budget)
+int mapping_set_budget(struct mapping *mapping, struct reservation *budget, bool force)
 {
 	int result = 0;
 
 	pthread_rwlock_wrlock(&mapping->invalidate);
 	if (budget != mapping->budget)
 		result = reservation_move(mapping->budget, budget, atomic_load(&mapping->nr_pages),
-					  atomic_load(&mapping->nr_huge));
+					  atomic_load(&mapping->nr_huge), force);
 	if (result == 0)
 		mapping->budget = budget;
 	pthread_rwlock_unlock(&mapping->invalidate);

@@ -71,10 +71,11 @@ void mapping_destroy(struct mapping *mapping);
 /**
  * mapping_set_budget() - charge the pages to another part of the mount's budget
  * @budget: borrows; outlives the mapping
+ * @force: whatever its limit, which takes back an earlier call
  * Context: may sleep; takes the invalidate lock.
  * Return: 0; -EDQUOT with nothing changed.
  */
-int mapping_set_budget(struct mapping *mapping, struct reservation *budget);
+int mapping_set_budget(struct mapping *mapping, struct reservation *budget, bool force);
 
 /**
  * mapping_get_folio() - the folio at a page of the file

@@ -98,9 +98,11 @@ void reservation_give(struct reservation *budget, uint64_t pages)
 }
 
 int reservation_move(struct reservation *from, struct reservation *to, uint64_t pages,
-		     uint64_t huge)
+		     uint64_t huge, bool force)
 {
-	if (!budget_take(to, pages))
+	if (force)
+		atomic_fetch_add(&to->used, pages);
+	else if (!budget_take(to, pages))
 		return -EDQUOT;
 	budget_give(from, pages);
 	atomic_fetch_add(&to->huge, huge);

@@ -34,11 +34,12 @@ void reservation_init_below(struct reservation *budget, uint64_t limit, struct r
 /**
  * reservation_move() - let pages count in another part of the same larger budget
  * @huge: how many of them are huge
+ * @force: whatever the limit of @to
  * Context: any; lock-free.
  * Return: 0, -EDQUOT with nothing moved.
  */
 int reservation_move(struct reservation *from, struct reservation *to, uint64_t pages,
-		     uint64_t huge);
+		     uint64_t huge, bool force);
 
 /**
  * reservation_take() - use pages of the budget

@@ -5,8 +5,8 @@
  * user.* attributes: the kernel has checked that before it asks us. It holds the inode's lock
  * meanwhile, so that a seal set this way must not wait for writers.
  *
- * security.capability is not stored: the kernel asks for it before a write, and that should be
- * cheap.
+ * security.capability goes with every write. In io=kernel the kernel asks for it before the first
+ * write after each look at the attributes, and removes it; what we write ourselves drops it.
  */
 #include <cachet/cachet.h>
 #include <errno.h>
@@ -23,7 +23,6 @@
 #define USER_PREFIX "user."
 #define TRUSTED_PREFIX "trusted."
 #define SECURITY_PREFIX "security."
-#define CAPABILITY_NAME "security.capability"
 #define XATTR_LINES_MAX 2500 /* more do not fit into a value */
 
 static bool name_begins(const char *name, const char *prefix)
@@ -34,7 +33,7 @@ static bool name_begins(const char *name, const char *prefix)
 static bool name_is_stored(const char *name)
 {
 	return name_begins(name, USER_PREFIX) || name_begins(name, TRUSTED_PREFIX) ||
-	       (name_begins(name, SECURITY_PREFIX) && strcmp(name, CAPABILITY_NAME) != 0);
+	       name_begins(name, SECURITY_PREFIX);
 }
 
 /* Names that are only a prefix. */
@@ -217,8 +216,6 @@ void fsop_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size
 
 	if (!inode)
 		reply_result(req, -ESTALE);
-	else if (strcmp(name, CAPABILITY_NAME) == 0)
-		reply_result(req, -ENODATA);
 	else if (!name_is_stored(name) && !acl_is_name(name))
 		reply_result(req, -EOPNOTSUPP);
 	else if (inode_is_regular(inode) && name_begins(name, CACHET_XATTR_PREFIX))

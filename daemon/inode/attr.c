@@ -13,6 +13,7 @@
 #include "base/lock.h"
 #include "inode/acl.h"
 #include "inode/directory.h"
+#include "inode/xattr.h"
 
 #define RELATIME_SECONDS (24 * 60 * 60)
 #define TICK_NS_MAX INT64_C(10000000)
@@ -188,6 +189,7 @@ mode_t attr_mode_without(mode_t mode, unsigned kill)
 void attr_written(struct inode *inode, unsigned kill)
 {
 	scoped_mutex(&inode->lock);
+	xattr_drop_capability_locked(inode);
 	inode->mode = attr_mode_without(inode->mode, kill);
 	attr_touch_locked(inode);
 }
@@ -205,27 +207,37 @@ static mode_t attr_new_mode(const struct inode *inode, unsigned what, const stru
 	return mode;
 }
 
-/* What a file takes counts for its owner. */
-static int attr_move_charge_locked(struct inode *inode, uid_t uid)
+/* What a file takes counts for its owner; until attr_charge_end_locked() the node counts for both. */
+static int attr_charge_begin_locked(struct inode *inode, struct user *user)
 {
-	struct user *user = user_find(&inode->fs->users, uid);
-	int result;
+	int result = 0;
 
 	lock_assert_held(&inode->lock);
 	if (user == inode->user)
 		return 0;
 	result = user_take_inode(user);
-	if (result)
-		return result;
-	if (inode_is_regular(inode))
-		result = mapping_set_budget(&inode->mapping, &user->pages);
+	if (result == 0 && inode_is_regular(inode)) {
+		result = mapping_set_budget(&inode->mapping, &user->pages, false);
+		if (result)
+			user_give_inode(user);
+	}
+	return result;
+}
+
+/* @result: what became of the rest of the change; unless it is 0, all counts as before. */
+static void attr_charge_end_locked(struct inode *inode, struct user *user, int result)
+{
+	lock_assert_held(&inode->lock);
+	if (user == inode->user)
+		return;
 	if (result) {
+		if (inode_is_regular(inode))
+			mapping_set_budget(&inode->mapping, &inode->user->pages, true);
 		user_give_inode(user);
-		return result;
+		return;
 	}
 	user_give_inode(inode->user);
 	inode->user = user;
-	return 0;
 }
 
 static int attr_change_size_locked(struct inode *inode, off_t size)
@@ -245,27 +257,28 @@ int attr_change(struct inode *inode, unsigned what, const struct stat *new)
 {
 	scoped_mutex(&inode->lock);
 	mode_t mode = attr_new_mode(inode, what, new);
+	struct user *user = what & ATTR_UID ? user_find(&inode->fs->users, new->st_uid)
+					    : inode->user;
+	int result = 0;
 
 	if ((what & ATTR_SIZE) && !inode_is_regular(inode))
 		return inode_is_dir(inode) ? -EISDIR : -EINVAL;
-	if (inode_is_regular(inode)) {
-		int refused = sealing_check_mode_locked(&inode->sealing, inode->mode, mode);
-
-		if (refused)
-			return refused;
-		if (what & ATTR_SIZE)
-			refused = attr_change_size_locked(inode, new->st_size);
-		else
-			attr_sync_memory_locked(inode, false);
-		if (refused)
-			return refused;
-	}
-	if (what & ATTR_UID) {
-		int result = attr_move_charge_locked(inode, new->st_uid);
-
-		if (result)
-			return result;
-	}
+	if (inode_is_regular(inode))
+		result = sealing_check_mode_locked(&inode->sealing, inode->mode, mode);
+	if (result == 0)
+		result = attr_charge_begin_locked(inode, user);
+	if (result)
+		return result;
+	/* Bytes that were cut off would not come back: the size is the last that can fail. */
+	if (what & ATTR_SIZE)
+		result = attr_change_size_locked(inode, new->st_size);
+	else if (inode_is_regular(inode))
+		attr_sync_memory_locked(inode, false);
+	attr_charge_end_locked(inode, user, result);
+	if (result)
+		return result;
+	if (what & (ATTR_SIZE | ATTR_UID | ATTR_GID | ATTR_KILL_PRIV))
+		xattr_drop_capability_locked(inode);
 	inode->mode = mode;
 	if (what & ATTR_MODE) {
 		acl_mode_changed_locked(inode);

@@ -39,6 +39,7 @@
 #include "base/lock.h"
 #include "inode/attr.h"
 #include "inode/process.h"
+#include "inode/xattr.h"
 #include "seal/procmaps.h"
 
 /* From the FUSE protocol (7.40); headers of older systems do not have them. */
@@ -149,6 +150,7 @@ static int inode_truncate_at_open_locked(struct inode *inode, unsigned kill)
 	if (result)
 		return result;
 	sealing_wake_locked(&inode->sealing); /* pins may have been cut off */
+	xattr_drop_capability_locked(inode);
 	inode->mode = attr_mode_without(inode->mode, kill);
 	attr_sync_memory_locked(inode, false);
 	attr_touch_locked(inode);

@@ -113,6 +113,13 @@ int xattr_remove_locked(struct inode *inode, const char *name)
 	return 0;
 }
 
+void xattr_drop_capability_locked(struct inode *inode)
+{
+	lock_assert_held(&inode->lock);
+	if (inode->xattrs)
+		xattr_remove_locked(inode, XATTR_CAPABILITY);
+}
+
 int xattr_remove(struct inode *inode, const char *name)
 {
 	scoped_mutex(&inode->lock);

@@ -13,6 +13,9 @@
 #define XATTR_VALUE_MAX 65536
 #define XATTR_NAME_MAX 255
 
+/* Capabilities of a program; whoever writes it takes them away, root too. */
+#define XATTR_CAPABILITY "security.capability"
+
 /* What all attributes of one inode may take, since they are the daemon's own memory. */
 #define XATTR_INODE_MAX (128 * 1024)
 
@@ -45,6 +48,12 @@ int xattr_set_locked(struct inode *inode, const char *name, const void *value, s
  * Return: 0; -ENODATA.
  */
 int xattr_remove_locked(struct inode *inode, const char *name);
+
+/**
+ * xattr_drop_capability_locked() - contents or owner have changed: the file has no capabilities
+ * Context: the inode's lock.
+ */
+void xattr_drop_capability_locked(struct inode *inode);
 
 /**
  * xattr_get() - read an attribute

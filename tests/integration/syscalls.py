@@ -25,6 +25,8 @@ MREMAP_MAYMOVE = 1
 AT_FDCWD = -100
 AT_SYMLINK_FOLLOW = 0x400
 
+CLONE_NEWUSER = 0x10000000
+
 F_ADD_SEALS, F_GET_SEALS = 1033, 1034
 
 PAGE = mmap.PAGESIZE
@@ -61,6 +63,7 @@ _process_vm_writev = _function('process_vm_writev', ssize_t, ctypes.c_int, ctype
 _mount = _function('mount', ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p,
                    ctypes.c_ulong, ctypes.c_char_p)
 _umount2 = _function('umount2', ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
+_unshare = _function('unshare', ctypes.c_int, ctypes.c_int)
 _prctl = _function('prctl', ctypes.c_int, ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong,
                    ctypes.c_ulong, ctypes.c_ulong)
 _read = _function('read', ssize_t, ctypes.c_int, ctypes.c_void_p, size_t)
@@ -154,6 +157,10 @@ def mount(source, target, kind, flags, options):
 
 def umount(target, lazy=False):
     _check(_umount2(os.fsencode(target), 2 if lazy else 0))
+
+
+def unshare(flags):
+    _check(_unshare(flags))
 
 
 def set_dumpable():

@@ -3,11 +3,12 @@
 import errno
 import os
 import stat
+import struct
 import time
 
 import sheets
 import syscalls
-from harness import needs, opened, write_file
+from harness import needs, opened, outcome, write_file
 from sheets import GROUP, OTHER, OWNER, sheet
 
 OK = 0
@@ -145,6 +146,84 @@ def test_chown_clears_set_id(t):
                             want &= ~0o2000
                     s.equal(mode_of(path), want, 'chown %d %d of a %s of mode %o' % (
                         uid, gid, kind, mode))
+
+
+def capability():
+    """cap_net_raw+ep as a program of any user, version 2 (linux/capability.h)."""
+    return struct.pack('<IIIII', 0x02000001, 1 << 13, 0, 0, 0)
+
+
+def enter_user_namespace(path):
+    """Whoever may not give capabilities to a file may do it as root of a user namespace."""
+    if outcome(os.setxattr, path, 'security.capability', capability()) == 0:
+        return
+    uid, gid = os.getuid(), os.getgid()
+    syscalls.unshare(syscalls.CLONE_NEWUSER)
+    for name, text in (('setgroups', 'deny'), ('uid_map', '0 %d 1' % uid),
+                       ('gid_map', '0 %d 1' % gid)):
+        with open('/proc/self/' + name, 'w', encoding='ascii') as file:
+            file.write(text)
+    os.setxattr(path, 'security.capability', capability())
+
+
+def has_capability(path):
+    try:
+        return len(os.getxattr(path, 'security.capability')) > 0
+    except OSError as error:
+        if error.errno == errno.ENODATA:
+            return False
+        raise
+
+
+CAPABILITY_ENDS = {
+    'write': lambda path, fd: os.write(fd, b'x'),
+    'second write after a look': lambda path, fd: (os.fstat(fd), os.pwrite(fd, b'y', 1)),
+    'truncate to less': lambda path, fd: os.truncate(path, 1),
+    'ftruncate to more': lambda path, fd: os.ftruncate(fd, 9000),
+    'ftruncate to the same': lambda path, fd: os.ftruncate(fd, os.fstat(fd).st_size),
+    'O_TRUNC': lambda path, fd: os.close(os.open(path, os.O_WRONLY | os.O_TRUNC)),
+    'fallocate': lambda path, fd: syscalls.fallocate(fd, 0, 0, 20000),
+    'punch': lambda path, fd: syscalls.fallocate(
+        fd, syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_KEEP_SIZE, 0, 4096),
+    'copy_file_range': lambda path, fd: os.copy_file_range(fd, fd, 10, 0, 5000),
+    'chown to nobody': lambda path, fd: os.chown(path, -1, -1),
+    'chown to oneself': lambda path, fd: os.chown(path, os.getuid(), os.getgid()),
+    'removexattr': lambda path, fd: os.removexattr(path, 'security.capability'),
+}
+CAPABILITY_STAYS = {
+    'read': lambda path, fd: os.pread(fd, 10, 0),
+    'chmod': lambda path, fd: os.chmod(path, 0o711),
+    'utime': lambda path, fd: os.utime(path, (1, 1)),
+    'rename': lambda path, fd: (os.rename(path, path + '.new'), os.rename(path + '.new', path)),
+    'another attribute': lambda path, fd: os.setxattr(path, 'user.a', b'1'),
+    'link': lambda path, fd: os.link(path, path + '.link'),
+    'a write of nothing': lambda path, fd: os.write(fd, b''),
+}
+
+
+def capability_tasks(s, path):
+    enter_user_namespace(path)
+    with opened(path, os.O_RDWR) as fd:
+        for name, action in CAPABILITY_STAYS.items():
+            s.call(OK, name, action, path, fd)
+            s.true(has_capability(path), 'the capability after: ' + name)
+        for name, action in CAPABILITY_ENDS.items():
+            os.setxattr(path, 'security.capability', capability())
+            s.true('security.capability' in os.listxattr(path), 'listed before: ' + name)
+            s.call(OK, name, action, path, fd)
+            s.true(not has_capability(path), 'no capability after: ' + name)
+
+
+def test_capabilities_of_a_file(t):
+    """setcap; whatever changes contents or owner takes them away, root's writes too."""
+    path = t.path('program')
+    write_file(path, b'')
+    os.chmod(path, 0o755)
+    with sheet(t) as s:
+        try:
+            s.as_user(None, capability_tasks, path)
+        except PermissionError as error:
+            t.skip('no user namespaces here: %s' % error)
 
 
 def own_tasks(s, top):

@@ -412,6 +412,55 @@ static void test_attr(void)
 	teardown(&fs);
 }
 
+/* A new owner and a new size in one request: what cannot be charged, or cut, changes nothing. */
+static void test_attr_charges(void)
+{
+	struct filesystem fs;
+	struct inode *file, *other;
+	struct stat st = { .st_uid = 7, .st_size = 0 };
+	const char page[PAGE_BYTES] = "contents";
+	struct user *from, *to;
+
+	setup(&fs);
+	fs.users.pages_max = 3;
+	fs.users.inodes_max = 2;
+	fs.users.by_uid = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+	file = make_file(fs.root, "file");
+	other = make_file(fs.root, "other");
+	from = user_find(&fs.users, maker.uid);
+	to = user_find(&fs.users, 7);
+	g_assert_cmpint(mapping_write(&file->mapping, page, sizeof(page), 0), ==, sizeof(page));
+	g_assert_cmpint(mapping_write(&file->mapping, page, sizeof(page), PAGE_BYTES), ==,
+			sizeof(page));
+	g_assert_cmpint(mapping_write(&other->mapping, page, sizeof(page), 0), ==, sizeof(page));
+	g_assert_cmpint(attr_change(other, ATTR_UID, &st), ==, 0);
+
+	/* Two pages more than one are too many for him while he may have two. */
+	to->pages.limit = 2;
+	g_assert_cmpint(attr_change(file, ATTR_UID | ATTR_SIZE, &st), ==, -EDQUOT);
+	g_assert_cmpuint(mapping_size(&file->mapping), ==, 2 * PAGE_BYTES);
+	g_assert_cmpuint(to->inodes, ==, 1);
+	to->pages.limit = 3;
+	g_assert_cmpint(mapping_add_seals(&file->mapping, F_SEAL_SHRINK), ==, 0);
+	g_assert_cmpint(attr_change(file, ATTR_UID | ATTR_SIZE, &st), ==, -EPERM);
+	g_assert_cmpuint(file->uid, ==, maker.uid);
+	g_assert_true(file->user == from);
+	g_assert_cmpuint(from->pages.used, ==, 2);
+	g_assert_cmpuint(from->inodes, ==, 1);
+	g_assert_cmpuint(to->pages.used, ==, 1);
+	g_assert_cmpuint(to->inodes, ==, 1);
+	g_assert_cmpuint(fs.budget.used, ==, 3);
+
+	st.st_size = PAGE_BYTES * 5;
+	g_assert_cmpint(attr_change(file, ATTR_UID | ATTR_SIZE, &st), ==, 0);
+	g_assert_cmpuint(mapping_size(&file->mapping), ==, PAGE_BYTES * 5);
+	g_assert_cmpuint(from->pages.used, ==, 0);
+	g_assert_cmpuint(from->inodes, ==, 0);
+	g_assert_cmpuint(to->pages.used, ==, 3);
+	g_assert_cmpuint(to->inodes, ==, 2);
+	teardown(&fs);
+}
+
 static void test_xattr(void)
 {
 	char value[16], long_name[XATTR_NAME_MAX + 2];
@@ -425,6 +474,9 @@ static void test_xattr(void)
 	g_assert_cmpint(xattr_list(file, true, NULL, 0), ==, 0);
 	g_assert_cmpint(xattr_remove(file, "user.a"), ==, -ENODATA);
 	g_assert_cmpint(xattr_set(file, "user.a", "x", 1, XATTR_REPLACE), ==, -ENODATA);
+	g_assert_cmpint(xattr_set(file, XATTR_CAPABILITY, "c", 1, 0), ==, 0);
+	attr_written(file, 0);
+	g_assert_cmpint(xattr_get(file, XATTR_CAPABILITY, value, sizeof(value)), ==, -ENODATA);
 	g_assert_cmpint(xattr_set(file, "user.a", "one", 3, XATTR_CREATE), ==, 0);
 	g_assert_cmpint(xattr_set(file, "user.a", "two", 3, XATTR_CREATE), ==, -EEXIST);
 	g_assert_cmpint(xattr_get(file, "user.a", NULL, 0), ==, 3);
@@ -621,6 +673,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/directory/cookies", test_cookies);
 	g_test_add_func("/directory/times-and-size", test_times_and_size);
 	g_test_add_func("/directory/attr", test_attr);
+	g_test_add_func("/directory/attr-charges", test_attr_charges);
 	g_test_add_func("/directory/xattr", test_xattr);
 	g_test_add_func("/directory/storm", test_storm);
 	return g_test_run();
