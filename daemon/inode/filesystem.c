@@ -111,7 +111,7 @@ int filesystem_start(struct filesystem *fs, const struct filesystem_config *conf
 	xarray_init(&fs->handles);
 	atomic_init(&fs->next_ino, FILESYSTEM_ROOT_INO);
 	atomic_init(&fs->next_handle, 1);
-	seal_engine_start(&fs->seals);
+	seal_engine_start(&fs->seals, sealing_run);
 	fs->pin_engine = pin_engine_new(&error);
 	if (fs->pin_engine)
 		fs->features |= CACHET_FEATURE_PINS;

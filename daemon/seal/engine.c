@@ -2,15 +2,15 @@
 #include "seal/engine.h"
 
 #include "base/clock.h"
-#include "seal/sealing.h"
 
 /* Each may sleep for 165 ms in the kernel for a file with unexplained references. */
 #define SEAL_THREADS_MAX 16
 
-static void engine_work(gpointer sealing, gpointer engine)
+static void engine_work(gpointer sealing, gpointer data)
 {
-	(void)engine;
-	sealing_run(sealing);
+	struct seal_engine *engine = data;
+
+	engine->run(sealing);
 }
 
 static gpointer engine_clock(gpointer data)
@@ -23,8 +23,9 @@ static gpointer engine_clock(gpointer data)
 	return NULL;
 }
 
-void seal_engine_start(struct seal_engine *engine)
+void seal_engine_start(struct seal_engine *engine, void (*run)(struct sealing *sealing))
 {
+	engine->run = run;
 	engine->pool = g_thread_pool_new(engine_work, engine, SEAL_THREADS_MAX, FALSE, NULL);
 	engine->clock = g_main_context_new();
 	engine->loop = g_main_loop_new(engine->clock, FALSE);

@@ -16,7 +16,8 @@ struct sealing;
 
 /**
  * struct seal_engine - one per mount
- * @pool:    runs sealing_run() for a file that has work
+ * @run:     what is to be done for a file that has work
+ * @pool:    does it
  * @clock:   context of the timers
  * @loop:    runs @clock, on @thread
  * @waiting: requests that are not decided at the moment
@@ -26,6 +27,7 @@ struct sealing;
  * @waits:   how long those took that had to wait, of milliseconds
  */
 struct seal_engine {
+	void (*run)(struct sealing *sealing);
 	GThreadPool *pool;
 	GMainContext *clock;
 	GMainLoop *loop;
@@ -41,9 +43,10 @@ struct seal_engine {
 
 /**
  * seal_engine_start() - start the threads
+ * @run: sealing_run(), or what a test has in its place; may sleep
  * Context: aborts when threads cannot be had; called once at start-up.
  */
-void seal_engine_start(struct seal_engine *engine);
+void seal_engine_start(struct seal_engine *engine, void (*run)(struct sealing *sealing));
 
 /**
  * seal_engine_stop() - let what runs finish, then stop the threads
@@ -52,8 +55,8 @@ void seal_engine_start(struct seal_engine *engine);
 void seal_engine_stop(struct seal_engine *engine);
 
 /**
- * seal_engine_push() - run sealing_run() on the pool
- * @sealing: takes a reference that sealing_run() puts
+ * seal_engine_push() - a file has work for the pool
+ * @sealing: takes a reference that @run puts
  * Context: any, locks may be held.
  */
 void seal_engine_push(struct seal_engine *engine, struct sealing *sealing);

@@ -127,7 +127,7 @@ static void setup_limited(struct file *file, bool shared, uint64_t limit_pages)
 	file->mode = S_IFREG | 0644;
 	sealing_init(&file->sealing, &file->lock, &file->mapping, &file->engine, &file_ops);
 	/* Last: ThreadSanitizer does not look into GLib, but knows what was before a thread. */
-	seal_engine_start(&file->engine);
+	seal_engine_start(&file->engine, sealing_run);
 }
 
 static void setup(struct file *file, bool shared)
