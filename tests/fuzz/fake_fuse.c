@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -20,6 +22,8 @@
 
 /* Stands for /dev/fuse; no such descriptor exists. */
 #define FUSE_FD 1000000
+
+#define MACHINE_BYTES (32u << 20)
 
 /* Of a sealed file, what is looked at. */
 #define DIGEST_BYTES ((uint64_t)256 << 10)
@@ -502,6 +506,27 @@ int ioctl(int fd, unsigned long request, ...)
 		return device_backing_open(*(int32_t *)argument);
 	require(request == BACKING_CLOSE, "an ioctl that /dev/fuse does not have");
 	return device_backing_close(*(uint32_t *)argument);
+}
+
+/*
+ * liburcu's thread sleeps 10 ms before each grace period, and what a sequence leaves is counted after
+ * one: a sleep that is shorter makes some sequences ten times as fast.
+ */
+int poll(struct pollfd *fds, nfds_t count, int timeout_ms)
+{
+	const struct timespec moment = { .tv_nsec = 100000 };
+
+	if (count)
+		return syscall(SYS_poll, fds, count, timeout_ms);
+	nanosleep(&moment, NULL);
+	return 0;
+}
+
+/* A small machine: what an io=kernel file may allocate is limited by nothing else. */
+int sysinfo(struct sysinfo *info)
+{
+	*info = (struct sysinfo){ .totalram = MACHINE_BYTES, .mem_unit = 1 };
+	return 0;
 }
 
 /* --- the mount --- */
