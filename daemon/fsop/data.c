@@ -8,7 +8,6 @@
 #include <linux/falloc.h>
 
 #include "base/cleanup.h"
-#include "fsop/libfuse.h"
 #include "fsop/ops.h"
 #include "fsop/reply.h"
 
@@ -72,7 +71,7 @@ void fsop_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, of
 	copied = fuse_buf_copy(&memory, data, 0);
 	copied = mapping_write_end(&inode->mapping, &write, copied);
 	if (copied > 0) {
-		attr_written(inode, file_info_kills_priv(fi) ? request_kill(req, inode) : 0);
+		attr_written(inode, request_kill_as_told(req, inode, fi));
 		tally_add(fs->tally, COUNT_BYTES_WRITTEN, copied);
 	}
 	reply_count(req, copied);

@@ -3,7 +3,8 @@
  * Where releases of libfuse from 3.17 on differ.
  *
  * Only from 3.18.3 on are we told that a write or a truncation has to drop the set-id bits. With an
- * older one HANDLE_KILLPRIV_V2 must stay off, so that the kernel drops them itself, at a price.
+ * older one HANDLE_KILLPRIV_V2 must stay off: the kernel drops them itself where it writes, at a
+ * price, and for what comes to us we go by who asks.
  */
 #pragma once
 

@@ -9,7 +9,6 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/list.h"
-#include "fsop/libfuse.h"
 #include "fsop/ops.h"
 #include "fsop/reply.h"
 #include "inode/directory.h"
@@ -91,7 +90,7 @@ static void open_request_start(fuse_req_t req, struct inode *inode,
 	open->inode = inode;
 	open->caller = request_caller(req);
 	open->flags = fi->flags;
-	open->kill = file_info_kills_priv(fi) ? request_kill(req, inode) : 0;
+	open->kill = fi->flags & O_TRUNC ? request_kill_as_told(req, inode, fi) : 0;
 	open->created = created;
 	open->clock = request_put_aside(inode->fs);
 	open_request_run(open);

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
+#include "fsop/libfuse.h"
 
 #define SPACE_TRIES 5
 #define SPACE_PAUSE_US 1000
@@ -103,6 +104,14 @@ unsigned request_kill(fuse_req_t req, struct inode *inode)
 unsigned request_kill_unless_root(fuse_req_t req, struct inode *inode)
 {
 	return fuse_req_ctx(req)->uid ? request_kill(req, inode) : 0;
+}
+
+/* Without KILLPRIV_V2 the kernel leaves the bits of what it does not cache to us, and says nothing. */
+unsigned request_kill_as_told(fuse_req_t req, struct inode *inode, const struct fuse_file_info *fi)
+{
+	if (!(inode->fs->features & CACHET_FEATURE_KILLPRIV_V2))
+		return request_kill_unless_root(req, inode);
+	return file_info_kills_priv(fi) ? request_kill(req, inode) : 0;
 }
 
 struct request_clock request_put_aside(struct filesystem *fs)

@@ -88,6 +88,14 @@ unsigned request_kill(fuse_req_t req, struct inode *inode);
 unsigned request_kill_unless_root(fuse_req_t req, struct inode *inode);
 
 /**
+ * request_kill_as_told() - the same for a write or an open, which may say so themselves
+ * @fi: borrows, of the request
+ * Context: as request_kill().
+ * Return: ATTR_KILL_*.
+ */
+unsigned request_kill_as_told(fuse_req_t req, struct inode *inode, const struct fuse_file_info *fi);
+
+/**
  * request_put_aside() - this operation may reply later, from another thread
  *
  * The session outlives all requests that were put aside and not yet answered.
