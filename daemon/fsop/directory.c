@@ -40,7 +40,7 @@ static bool listing_add(struct listing *listing, const char *name, struct inode 
 		entry_fill(inode, &entry);
 	} else if (inode) {
 		entry.attr.st_ino = inode->ino;
-		entry.attr.st_mode = inode->mode;
+		entry.attr.st_mode = inode->type;
 	}
 	bytes = listing->plus ? fuse_add_direntry_plus(listing->req, at, room, name, &entry, cookie)
 			      : fuse_add_direntry(listing->req, at, room, name, &entry.attr, cookie);

@@ -115,7 +115,7 @@ void fsop_readlink(fuse_req_t req, fuse_ino_t ino)
 {
 	struct inode *inode = inode_find(request_filesystem(req, CACHET_REQUEST_READLINK), ino);
 
-	if (!inode || !S_ISLNK(inode->mode)) {
+	if (!inode || !inode_is_link(inode)) {
 		reply_result(req, inode ? -EINVAL : -ESTALE);
 		return;
 	}

@@ -135,7 +135,7 @@ double attr_get_locked(struct inode *inode, struct stat *st)
 		st->st_blocks = blocks;
 	} else if (inode_is_dir(inode)) {
 		st->st_size = directory_size(inode->directory);
-	} else if (S_ISLNK(inode->mode)) {
+	} else if (inode_is_link(inode)) {
 		st->st_size = strlen(inode->target);
 	}
 	st->st_atim = inode->atime;

@@ -96,7 +96,7 @@ static void inode_destroy(struct inode *inode)
 	xarray_unlock(&fs->inodes);
 	if (inode_is_dir(inode)) {
 		directory_free(inode->directory);
-	} else if (S_ISLNK(inode->mode)) {
+	} else if (inode_is_link(inode)) {
 		g_free(inode->target);
 	} else if (inode_is_regular(inode)) {
 		mapping_destroy(&inode->mapping);
@@ -166,6 +166,7 @@ int inode_new(struct filesystem *fs, mode_t mode, dev_t rdev, const struct calle
 	inode->gid = inode_inherit(parent, caller->gid, &mode);
 	inode->uid = caller->uid;
 	inode->mode = mode;
+	inode->type = mode & S_IFMT;
 	if (parent && !S_ISLNK(mode))
 		acl_inherit(inode, parent, caller->umask);
 	inode->rdev = rdev;

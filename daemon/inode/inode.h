@@ -25,6 +25,7 @@ struct directory;
 /**
  * struct inode - see above
  * @refs:   names, the kernel's lookups, open handles, and whoever works with it right now
+ * @type:   S_IFREG and the like; never changes, while @mode, which has it too, needs the lock
  * @lock:   guards everything below but @mapping, which guards itself
  * @atime_until: second up to which a read need not change @atime; may be read without the lock
  * @backing: passthrough: the kernel's id of the memory; 0: none, as when no handle is open
@@ -44,6 +45,7 @@ struct inode {
 	struct filesystem *fs;
 	uint64_t ino;
 	atomic_uint_least64_t refs;
+	mode_t type;
 	pthread_mutex_t lock;
 	mode_t mode;
 	uid_t uid;
@@ -144,7 +146,7 @@ struct inode *inode_lookup(struct filesystem *fs, uint64_t ino);
  */
 static inline bool inode_is_regular(const struct inode *inode)
 {
-	return S_ISREG(inode->mode);
+	return S_ISREG(inode->type);
 }
 
 /**
@@ -153,7 +155,16 @@ static inline bool inode_is_regular(const struct inode *inode)
  */
 static inline bool inode_is_dir(const struct inode *inode)
 {
-	return S_ISDIR(inode->mode);
+	return S_ISDIR(inode->type);
+}
+
+/**
+ * inode_is_link() - is it a symbolic link?
+ * Context: any.
+ */
+static inline bool inode_is_link(const struct inode *inode)
+{
+	return S_ISLNK(inode->type);
 }
 
 static inline void inode_put_scoped(struct inode **inode)
