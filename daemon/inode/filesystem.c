@@ -164,14 +164,18 @@ static void filesystem_interrupt_once(struct filesystem *fs)
 /* The inode of the first handle from a number on. Return: returns a reference, or NULL. */
 static struct inode *filesystem_next_open(struct filesystem *fs, uint64_t *id)
 {
+	struct inode *inode = NULL;
 	struct handle *handle;
 
 	xarray_lock(&fs->handles);
 	handle = xarray_find(&fs->handles, id, XARRAY_INDEX_MAX, XARRAY_PRESENT, NULL);
-	if (handle)
-		inode_get(handle->inode);
+	if (handle) {
+		/* The handle lives for as long as it can be found. */
+		inode = handle->inode;
+		inode_get(inode);
+	}
 	xarray_unlock(&fs->handles);
-	return handle ? handle->inode : NULL;
+	return inode;
 }
 
 uint64_t filesystem_pages(struct filesystem *fs)

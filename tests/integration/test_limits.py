@@ -3,9 +3,11 @@
 import errno
 import os
 import random
+import time
 
 import syscalls
-from harness import MiB, PAGE, check, equal, needs, opened, refused, run_as, within, write_all, write_file
+from harness import (MiB, PAGE, Background, check, equal, needs, opened, refused, run_as, within,
+                     write_all, write_file)
 
 USER, OTHER = 61001, 61002
 
@@ -84,6 +86,29 @@ def test_figures_of_files_that_clients_fill(t):
         for path in paths[1:]:
             os.unlink(path)
         within(3, lambda: mount.stat()['pages'] == 0, 'all comes back')
+
+
+@needs('kernel')
+def test_figures_while_others_open_and_close(t):
+    """STAT goes from one open file to the next while they close (shown by a sanitised daemon)."""
+    end = time.monotonic() + t.race_seconds() / 2
+
+    def opener(number):
+        path = t.path('open-%d' % number)
+        turns = 0
+        while time.monotonic() < end:
+            with opened(path, os.O_RDWR | os.O_CREAT) as fd:
+                os.pwrite(fd, b'x', 0)
+            turns += 1
+        return turns
+
+    openers = [Background(opener, number) for number in range(3)]
+    asked = 0
+    while time.monotonic() < end:
+        t.stat()
+        asked += 1
+    turns = [thread.result() for thread in openers]
+    check(asked > 5 and min(turns) > 5, 'asked %d times, opened %s times' % (asked, turns))
 
 
 @needs('served', 'root')
