@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/handover.h"
 #include "base/list.h"
 #include "fsop/ops.h"
 #include "fsop/reply.h"
@@ -38,7 +39,7 @@ static void open_request_resume(struct admission *admission)
 
 static gboolean open_request_retry(gpointer data)
 {
-	open_request_run(data);
+	open_request_run(handover_take(data));
 	return G_SOURCE_REMOVE;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/handover.h"
 #include "base/log.h"
 #include "base/rcu.h"
 #include "inode/attr.h"
@@ -58,7 +59,7 @@ static bool inode_is_used(struct mapping *mapping)
 
 static void collapse_sealed(gpointer data, gpointer user_data)
 {
-	struct inode *inode = data;
+	struct inode *inode = handover_take(data);
 	struct filesystem *fs = user_data;
 	long failed = 0;
 	long huge = mapping_collapse_range(&inode->mapping, 0, mapping_size(&inode->mapping),
@@ -72,7 +73,7 @@ static void collapse_sealed(gpointer data, gpointer user_data)
 
 static void slow_run(gpointer data, gpointer user_data)
 {
-	struct slow_task *task = data;
+	struct slow_task *task = handover_take(data);
 
 	(void)user_data;
 	task->run(task);
@@ -80,6 +81,7 @@ static void slow_run(gpointer data, gpointer user_data)
 
 void filesystem_run_slow(struct filesystem *fs, struct slow_task *task)
 {
+	handover_give(task);
 	g_thread_pool_push(fs->slow, task, NULL);
 }
 

@@ -36,6 +36,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/handover.h"
 #include "base/lock.h"
 #include "inode/attr.h"
 #include "inode/process.h"
@@ -355,6 +356,7 @@ void inode_sealed(struct inode *inode, unsigned added)
 	if (!filesystem_passthrough(fs))
 		fs->invalidate(fs, inode->ino, true);
 	inode_get(inode);
+	handover_give(inode);
 	g_thread_pool_push(fs->collapser, inode, NULL);
 }
 

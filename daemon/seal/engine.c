@@ -2,6 +2,7 @@
 #include "seal/engine.h"
 
 #include "base/clock.h"
+#include "base/handover.h"
 
 /* Each may sleep for 165 ms in the kernel for a file with unexplained references. */
 #define SEAL_THREADS_MAX 16
@@ -10,7 +11,7 @@ static void engine_work(gpointer sealing, gpointer data)
 {
 	struct seal_engine *engine = data;
 
-	engine->run(sealing);
+	engine->run(handover_take(sealing));
 }
 
 static gpointer engine_clock(gpointer data)
@@ -62,6 +63,7 @@ void seal_engine_stop(struct seal_engine *engine)
 
 void seal_engine_push(struct seal_engine *engine, struct sealing *sealing)
 {
+	handover_give(sealing);
 	g_thread_pool_push(engine->pool, sealing, NULL);
 }
 
@@ -71,6 +73,7 @@ GSource *seal_engine_call_at(struct seal_engine *engine, int64_t at_ms, GSourceF
 	int64_t delay = at_ms - clock_now_ms();
 	GSource *source = g_timeout_source_new(delay > 0 ? MIN(delay, G_MAXINT) : 0);
 
+	handover_give(data);
 	g_source_set_callback(source, function, data, release);
 	g_source_attach(source, engine->clock);
 	return source;

@@ -41,6 +41,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/handover.h"
 #include "base/lock.h"
 #include "seal/procsignals.h"
 
@@ -299,7 +300,7 @@ static void sealing_try_locked(struct sealing *sealing, struct seal_request *req
 
 static gboolean sealing_on_timer(gpointer data)
 {
-	struct sealing *sealing = data;
+	struct sealing *sealing = handover_take(data);
 
 	pthread_mutex_lock(sealing->lock);
 	sealing_kick_locked(sealing);
@@ -309,7 +310,7 @@ static gboolean sealing_on_timer(gpointer data)
 
 static void sealing_timer_released(gpointer data)
 {
-	struct sealing *sealing = data;
+	struct sealing *sealing = handover_take(data);
 
 	sealing->ops->put(sealing);
 }

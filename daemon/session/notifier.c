@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "base/handover.h"
 #include "inode/handle.h"
 
 /**
@@ -17,7 +18,8 @@ static gpointer notifier_run(gpointer data)
 	struct notifier *notifier = data;
 
 	for (;;) {
-		g_autofree struct notice *notice = g_async_queue_pop(notifier->queue);
+		g_autofree struct notice *notice =
+			handover_take(g_async_queue_pop(notifier->queue));
 		int result;
 
 		if (!notice->ino)
@@ -34,6 +36,7 @@ static void notifier_push(struct notifier *notifier, uint64_t ino)
 	struct notice *notice = g_new(struct notice, 1);
 
 	notice->ino = ino;
+	handover_give(notice);
 	g_async_queue_push(notifier->queue, notice);
 }
 

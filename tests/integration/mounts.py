@@ -20,15 +20,19 @@ from harness import SANITIZER, Failure, check, run_as, within
 CONNECTIONS = '/sys/fs/fuse/connections'
 ENABLE_URING = '/sys/module/fuse/parameters/enable_uring'
 
+HARNESS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'harness')
+
 SANITIZER_ENV = {
+    # Older GLibs have an allocator of their own, in which sanitizers see nothing, or too much.
+    'G_SLICE': 'always-malloc',
     # A cancelled thread leaves marks of its frames on its stack, which the destructors of its
     # thread-local data then meet: keep frames off the stack.
     'ASAN_OPTIONS': 'halt_on_error=1:detect_leaks=1:exitcode=99:allocator_may_return_null=1:'
                     'detect_stack_use_after_return=1',
-    'LSAN_OPTIONS': 'print_suppressions=0:suppressions=' + os.path.join(
-        os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'harness', 'lsan.supp'),
+    'LSAN_OPTIONS': 'print_suppressions=0:suppressions=' + os.path.join(HARNESS, 'lsan.supp'),
     'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1:exitcode=99',
-    'TSAN_OPTIONS': 'halt_on_error=1:second_deadlock_stack=1:exitcode=99',
+    'TSAN_OPTIONS': 'halt_on_error=1:second_deadlock_stack=1:exitcode=99:suppressions=' +
+                    os.path.join(HARNESS, 'tsan.supp'),
 }
 
 
