@@ -2,7 +2,7 @@
 /*
  * Files without a name, and how they get one.
  *
- * Where the kernel has no O_TMPFILE for FUSE (before 6.2) a file is made under a hidden name, which
+ * Where the kernel has no O_TMPFILE for FUSE (before 6.1) a file is made under a hidden name, which
  * is HIDDEN_PREFIX and 16 random hexadecimal digits, in the directory that was given. Nothing
  * remembers this but the name itself: to publish, the kernel is asked for the name of the
  * descriptor, and when it is such a name of the same file it is moved without replacing anything.

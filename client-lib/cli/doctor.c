@@ -141,10 +141,10 @@ static void check_kernel(struct finding *finding)
 	if (!kernel_at_least(5, 10)) {
 		find(finding, BROKEN, "Linux %s", name.release);
 		blame(finding, "cachetd needs Linux 5.10", "a newer kernel");
-	} else if (!kernel_at_least(6, 2)) {
+	} else if (!kernel_at_least(6, 1)) {
 		find(finding, MISSING, "Linux %s", name.release);
 		blame(finding, "no O_TMPFILE: files that wait for their name have a hidden one, "
-		      "which stays behind when their maker is killed", "Linux 6.2");
+		      "which stays behind when their maker is killed", "Linux 6.1");
 	} else {
 		find(finding, GOOD, "Linux %s", name.release);
 	}
@@ -211,6 +211,9 @@ struct ring_parameters {
 	uint32_t words[64];
 };
 
+#define RING_FEATURES 5		 /* index of the word */
+#define RING_HAS_TAGS (1u << 10) /* it tells when a buffer is gone */
+
 static void check_uring(struct finding *finding)
 {
 	struct ring_parameters parameters = { { 0 } };
@@ -218,8 +221,13 @@ static void check_uring(struct finding *finding)
 	int fd = (int)syscall(SYS_io_uring_setup, 1, &parameters);
 
 	if (fd >= 0) {
-		find(finding, GOOD, "works");
 		close(fd);
+		if (parameters.words[RING_FEATURES] & RING_HAS_TAGS) {
+			find(finding, GOOD, "works");
+			return;
+		}
+		find(finding, MISSING, "does not tell when a buffer is gone");
+		blame(finding, "no pins: 'cachet pin' is refused", "Linux 5.13");
 		return;
 	}
 	find(finding, MISSING, "%s: %s", errno_name(errno), strerror(errno));
