@@ -82,18 +82,6 @@ int cachet_reopen(int fd, int flags)
 	return opened;
 }
 
-int cachet_stat(int fd, struct cachet_stat *st)
-{
-	preserve_errno;
-	int result;
-
-	*st = (struct cachet_stat){ .size = sizeof(*st) };
-	result = cachet_ioctl(fd, CACHET_IOC_STAT, st);
-	if (result == 0 && st->plane != CACHET_PLANE_KERNEL && st->plane != CACHET_PLANE_DAEMON)
-		return -ENOTTY; /* somebody else's ioctl of the same number */
-	return result;
-}
-
 int cachet_get_seals(int fd)
 {
 	preserve_errno;

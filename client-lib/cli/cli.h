@@ -126,6 +126,18 @@ char *size_format(uint64_t bytes, char *buffer);
  */
 char *duration_format(uint64_t ms, char *buffer);
 
+/* How a text is quoted for machines. */
+enum quoted {
+	QUOTED_JSON,
+	QUOTED_PROMETHEUS,
+};
+
+/**
+ * quoted_print() - print a text as a string of JSON, or as the value of a Prometheus label
+ * @text: bytes that are no UTF-8 become U+FFFD
+ */
+void quoted_print(const char *text, enum quoted form);
+
 /**
  * holders_print() - list who holds a file, a line each
  * @stream: where to

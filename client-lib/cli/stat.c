@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* cachet stat: figures of mounts, for people, as JSON, and for Prometheus. */
 #include "cli.h"
+#include "latency.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,11 +12,6 @@
 enum {
 	OPTION_JSON = 256,
 	OPTION_PROMETHEUS,
-};
-
-struct figures {
-	const char *path;
-	struct cachet_stat st;
 };
 
 static const struct {
@@ -47,42 +43,55 @@ static const struct figure {
 	const char *help;
 } figures[] = {
 #define FIGURE(field, name, unit, total, file, help) \
-	{ offsetof(struct cachet_stat, field), name, unit, total, file, help }
-	FIGURE(file_size, "file_size", BYTES, false, true, "size"),
-	FIGURE(file_pages, "file_memory", PAGES, false, true, "memory"),
-	FIGURE(file_pages_huge, "file_memory_huge", PAGES, false, true, "memory in huge pages"),
-	FIGURE(file_handles, "file_handles", COUNT, false, true, "open handles"),
-	FIGURE(file_writers, "file_writers", COUNT, false, true, "handles that hinder a write seal"),
-	FIGURE(file_pins, "file_pins", COUNT, false, true, "pins that hinder a write seal"),
-	FIGURE(inodes, "inodes", COUNT, false, false, "files and directories"),
-	FIGURE(inodes_max, "inodes_max", COUNT, false, false, "limit of these, 0 is none"),
-	FIGURE(pages, "memory", PAGES, false, false, "memory, allocated or reserved"),
-	FIGURE(pages_max, "memory_max", PAGES, false, false, "limit of this, 0 is none"),
-	FIGURE(pages_huge, "memory_huge", PAGES, false, false, "memory in huge pages"),
-	FIGURE(handles, "handles", COUNT, false, false, "open handles"),
-	FIGURE(pins, "pins", COUNT, false, false, "pins that hinder a write seal"),
-	FIGURE(pins_resident, "pins_resident", COUNT, false, false, "pins for residency alone"),
-	FIGURE(pinned_pages, "memory_pinned", PAGES, false, false, "pinned memory"),
-	FIGURE(waiters, "seal_waiters", COUNT, false, false, "seal requests that wait"),
-	FIGURE(foll_pin_acquired, "pin_pages_acquired", COUNT, true, false, "pages ever pinned"),
-	FIGURE(foll_pin_released, "pin_pages_released", COUNT, true, false, "pages ever unpinned"),
-	FIGURE(seals_granted, "seals_granted", COUNT, true, false, "seal requests granted"),
-	FIGURE(seals_refused, "seals_refused", COUNT, true, false, "seal requests refused"),
-	FIGURE(seals_waited, "seals_waited", COUNT, true, false, "seal requests that had to wait"),
-	FIGURE(pins_granted, "pins_granted", COUNT, true, false, "pins granted"),
-	FIGURE(pins_broken, "pins_broken", COUNT, true, false, "pins broken by somebody else"),
-	FIGURE(collapsed, "collapsed", COUNT, true, false, "ranges of 2 MiB made huge"),
-	FIGURE(collapse_failed, "collapse_failed", COUNT, true, false, "such ranges left as they were"),
-	FIGURE(requests, "requests", COUNT, true, false, "requests answered"),
-	FIGURE(requests_async, "requests_async", COUNT, true, false, "of these, nobody waited for"),
-	FIGURE(bytes_read, "read", BYTES, true, false, "bytes read through the daemon"),
-	FIGURE(bytes_written, "written", BYTES, true, false, "bytes written through the daemon"),
+	{ offsetof(struct cachet_statx, field), name, unit, total, file, help }
+	FIGURE(stat.file_size, "file_size", BYTES, false, true, "size"),
+	FIGURE(stat.file_pages, "file_memory", PAGES, false, true, "memory"),
+	FIGURE(stat.file_pages_huge, "file_memory_huge", PAGES, false, true, "memory in huge pages"),
+	FIGURE(stat.file_handles, "file_handles", COUNT, false, true, "open handles"),
+	FIGURE(stat.file_writers, "file_writers", COUNT, false, true, "handles that hinder a write seal"),
+	FIGURE(stat.file_pins, "file_pins", COUNT, false, true, "pins that hinder a write seal"),
+	FIGURE(stat.inodes, "inodes", COUNT, false, false, "files and directories"),
+	FIGURE(stat.inodes_max, "inodes_max", COUNT, false, false, "limit of these, 0 is none"),
+	FIGURE(stat.pages, "memory", PAGES, false, false, "memory, allocated or reserved"),
+	FIGURE(stat.pages_max, "memory_max", PAGES, false, false, "limit of this, 0 is none"),
+	FIGURE(stat.pages_huge, "memory_huge", PAGES, false, false, "memory in huge pages"),
+	FIGURE(stat.handles, "handles", COUNT, false, false, "open handles"),
+	FIGURE(stat.pins, "pins", COUNT, false, false, "pins that hinder a write seal"),
+	FIGURE(stat.pins_resident, "pins_resident", COUNT, false, false, "pins for residency alone"),
+	FIGURE(stat.pinned_pages, "memory_pinned", PAGES, false, false, "pinned memory"),
+	FIGURE(stat.waiters, "seal_waiters", COUNT, false, false, "seal requests that wait"),
+	FIGURE(stat.foll_pin_acquired, "pin_pages_acquired", COUNT, true, false, "pages ever pinned"),
+	FIGURE(stat.foll_pin_released, "pin_pages_released", COUNT, true, false, "pages ever unpinned"),
+	FIGURE(stat.seals_granted, "seals_granted", COUNT, true, false, "seal requests granted"),
+	FIGURE(stat.seals_refused, "seals_refused", COUNT, true, false, "seal requests refused"),
+	FIGURE(stat.seals_waited, "seals_waited", COUNT, true, false, "seal requests that had to wait"),
+	FIGURE(stat.pins_granted, "pins_granted", COUNT, true, false, "pins granted"),
+	FIGURE(stat.pins_broken, "pins_broken", COUNT, true, false, "pins broken by somebody else"),
+	FIGURE(pins_expired, "pins_expired", COUNT, true, false, "pins that ended by their time"),
+	FIGURE(stat.collapsed, "collapsed", COUNT, true, false, "ranges of 2 MiB made huge"),
+	FIGURE(stat.collapse_failed, "collapse_failed", COUNT, true, false, "such ranges left as they were"),
+	FIGURE(stat.requests, "requests", COUNT, true, false, "requests answered"),
+	FIGURE(stat.requests_async, "requests_async", COUNT, true, false, "of these, nobody waited for"),
+	FIGURE(no_space, "no_space", COUNT, true, false, "of these, refused for lack of space"),
+	FIGURE(opens_passthrough, "opens_passthrough", COUNT, true, false,
+	       "opens, the kernel moves the bytes"),
+	FIGURE(opens_direct, "opens_direct", COUNT, true, false, "opens, the daemon moves the bytes"),
+	FIGURE(opens_cached, "opens_cached", COUNT, true, false, "opens, the kernel caches the bytes"),
+	FIGURE(stat.bytes_read, "read", BYTES, true, false, "bytes read through the daemon"),
+	FIGURE(stat.bytes_written, "written", BYTES, true, false, "bytes written through the daemon"),
 #undef FIGURE
 };
 
 #define NR_FIGURES (sizeof(figures) / sizeof(figures[0]))
 
-static uint64_t figure_value(const struct figure *figure, const struct cachet_stat *st)
+/* An older daemon does not know all, and of the mount nobody wants the figures of a file. */
+static bool figure_is_told(const struct figure *figure, const struct cachet_statx *st)
+{
+	return figure->field + sizeof(uint64_t) <= st->stat.size &&
+	       (!figure->file || st->stat.file_handles);
+}
+
+static uint64_t figure_value(const struct figure *figure, const struct cachet_statx *st)
 {
 	uint64_t value = *(const uint64_t *)((const char *)st + figure->field);
 
@@ -106,7 +115,7 @@ static bool is_file(const struct cachet_stat *st)
 
 /* --- for people --- */
 
-static void figure_print(const struct figure *figure, const struct cachet_stat *st)
+static void figure_print(const struct figure *figure, const struct cachet_statx *st)
 {
 	char text[FORMAT_SIZE];
 	uint64_t value = figure_value(figure, st);
@@ -117,10 +126,10 @@ static void figure_print(const struct figure *figure, const struct cachet_stat *
 		printf("  %-36s %s\n", figure->help, size_format(value, text));
 }
 
-static void print_human(const struct figures *all, size_t count)
+static void print_human(const struct mount_figures *all, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
-		const struct cachet_stat *st = &all[i].st;
+		const struct cachet_stat *st = &all[i].st.stat;
 		char seals[64];
 
 		printf("%s%s%s%s\n  %-36s io=%s\n  %-36s", i ? "\n" : "", colour(stdout, "1"),
@@ -132,63 +141,24 @@ static void print_human(const struct figures *all, size_t count)
 		if (is_file(st) && cachet_seals_to_string(st->seals, seals, sizeof(seals)) > 0)
 			printf("  %-36s %s\n", "seals", seals);
 		for (size_t f = 0; f < NR_FIGURES; f++)
-			if (!figures[f].file || is_file(st))
-				figure_print(&figures[f], st);
+			if (figure_is_told(&figures[f], &all[i].st))
+				figure_print(&figures[f], &all[i].st);
+		latency_print(&all[i].st);
 	}
 }
 
 /* --- JSON --- */
 
-/* How many bytes of a well-formed UTF-8 sequence begin here; 0 when it is none. */
-static unsigned utf8_length(const unsigned char *text)
-{
-	unsigned length = text[0] < 0x80 ? 1 : text[0] < 0xc2 ? 0 : text[0] < 0xe0 ? 2 :
-			  text[0] < 0xf0 ? 3 : text[0] < 0xf5 ? 4 : 0;
-
-	for (unsigned i = 1; i < length; i++)
-		if ((text[i] & 0xc0) != 0x80)
-			return 0;
-	if ((text[0] == 0xe0 && text[1] < 0xa0) || (text[0] == 0xed && text[1] > 0x9f) ||
-	    (text[0] == 0xf0 && text[1] < 0x90) || (text[0] == 0xf4 && text[1] > 0x8f))
-		return 0;
-	return length;
-}
-
-/* A quoted string of JSON or of a Prometheus label. */
-static void string_print(const char *text, bool json)
-{
-	putchar('"');
-	while (*text) {
-		unsigned length = utf8_length((const unsigned char *)text);
-
-		if (!length) {
-			fputs("\xef\xbf\xbd", stdout);
-			text++;
-			continue;
-		}
-		if (*text == '"' || *text == '\\')
-			printf("\\%c", *text);
-		else if (*text == '\n')
-			fputs("\\n", stdout);
-		else if (json && (unsigned char)*text < ' ')
-			printf("\\u%04x", (unsigned)*text);
-		else
-			fwrite(text, 1, length, stdout);
-		text += length;
-	}
-	putchar('"');
-}
-
-static void print_json(const struct figures *all, size_t count)
+static void print_json(const struct mount_figures *all, size_t count)
 {
 	putchar('[');
 	for (size_t i = 0; i < count; i++) {
-		const struct cachet_stat *st = &all[i].st;
+		const struct cachet_stat *st = &all[i].st.stat;
 		const char *comma = "";
 		char seals[64];
 
 		fputs(i ? ",\n {\"path\": " : "{\"path\": ", stdout);
-		string_print(all[i].path, true);
+		quoted_print(all[i].path, QUOTED_JSON);
 		printf(",\n  \"plane\": \"%s\",\n  \"features\": [", plane_name(st));
 		for (size_t f = 0; f < NR_FEATURES; f++) {
 			if (!(st->features & feature_names[f].bit))
@@ -201,9 +171,11 @@ static void print_json(const struct figures *all, size_t count)
 			printf(",\n  \"inode\": %" PRIu64 ",\n  \"seals\": \"%s\"",
 			       (uint64_t)st->ino, seals);
 		for (size_t f = 0; f < NR_FIGURES; f++)
-			if (!figures[f].file || is_file(st))
+			if (figure_is_told(&figures[f], &all[i].st))
 				printf(",\n  \"%s%s\": %" PRIu64, figures[f].name,
-				       figure_suffix(&figures[f]), figure_value(&figures[f], st));
+				       figure_suffix(&figures[f]),
+				       figure_value(&figures[f], &all[i].st));
+		latency_print_json(&all[i].st);
 		putchar('}');
 	}
 	puts("]");
@@ -211,16 +183,16 @@ static void print_json(const struct figures *all, size_t count)
 
 /* --- Prometheus --- */
 
-static void print_prometheus(const struct figures *all, size_t count)
+static void print_prometheus(const struct mount_figures *all, size_t count)
 {
 	puts("# HELP cachet_info what a mount is and uses\n# TYPE cachet_info gauge");
 	for (size_t i = 0; i < count; i++) {
 		fputs("cachet_info{path=", stdout);
-		string_print(all[i].path, false);
-		printf(",plane=\"%s\"", plane_name(&all[i].st));
+		quoted_print(all[i].path, QUOTED_PROMETHEUS);
+		printf(",plane=\"%s\"", plane_name(&all[i].st.stat));
 		for (size_t f = 0; f < NR_FEATURES; f++)
 			printf(",%s=\"%d\"", feature_names[f].name,
-			       !!(all[i].st.features & feature_names[f].bit));
+			       !!(all[i].st.stat.features & feature_names[f].bit));
 		puts("} 1");
 	}
 	for (size_t f = 0; f < NR_FIGURES; f++) {
@@ -229,7 +201,7 @@ static void print_prometheus(const struct figures *all, size_t count)
 		bool named = false;
 
 		for (size_t i = 0; i < count; i++) {
-			if (figure->file && !is_file(&all[i].st))
+			if (!figure_is_told(figure, &all[i].st))
 				continue;
 			if (!named)
 				printf("# HELP cachet_%s%s%s %s\n# TYPE cachet_%s%s%s %s\n",
@@ -238,17 +210,18 @@ static void print_prometheus(const struct figures *all, size_t count)
 				       figure->total ? "counter" : "gauge");
 			named = true;
 			printf("cachet_%s%s%s{path=", figure->name, figure_suffix(figure), end);
-			string_print(all[i].path, false);
+			quoted_print(all[i].path, QUOTED_PROMETHEUS);
 			printf("} %" PRIu64 "\n", figure_value(figure, &all[i].st));
 		}
 	}
+	latency_print_prometheus(all, count);
 }
 
 /* --- */
 
 /* @asked: the user named this mount; one of another user's that was only found is passed over. */
 static int figures_read(const struct verb *verb, const char *path, bool asked,
-			struct figures *figures)
+			struct mount_figures *figures)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	int result;
@@ -257,7 +230,7 @@ static int figures_read(const struct verb *verb, const char *path, bool asked,
 		return CLI_DONE;
 	if (fd < 0)
 		return verb_refused(verb, path, -errno, NULL);
-	result = cachet_stat(fd, &figures->st);
+	result = cachet_statx(fd, &figures->st, sizeof(figures->st));
 	close(fd);
 	if (result)
 		return verb_refused(verb, path, result,
@@ -268,7 +241,7 @@ static int figures_read(const struct verb *verb, const char *path, bool asked,
 
 static int stat_paths(const struct verb *verb, int style, bool asked, char **paths, size_t count)
 {
-	struct figures *all = calloc(count + 1, sizeof(*all));
+	struct mount_figures *all = calloc(count + 1, sizeof(*all));
 	int status = CLI_DONE;
 	size_t known = 0;
 
@@ -335,8 +308,9 @@ const struct verb verb_stat = {
 	.arguments = "[MOUNT] [--json | --prometheus]",
 	.summary = "print figures of mounts",
 	.help = "\n"
-		"Prints what MOUNT is, uses, holds and has done; MOUNT may be any directory of it, or\n"
-		"a file, whose own figures are printed too. Without MOUNT: all mounts that are seen.\n\n"
+		"Prints what MOUNT is, uses, holds and has done, and which requests it answered how\n"
+		"fast; MOUNT may be any directory of it, or a file, whose own figures are printed too.\n"
+		"Without MOUNT: all mounts that are seen.\n\n"
 		"      --json        an array with an object for each; sizes are bytes\n"
 		"      --prometheus  the text format of Prometheus\n",
 	.run = stat_run,

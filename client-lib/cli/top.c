@@ -6,6 +6,7 @@
  * end; elsewhere the tables follow each other.
  */
 #include "cli.h"
+#include "latency.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -18,6 +19,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Kinds of requests in the line below a mount. */
+#define KINDS_SHOWN 5
+
 enum {
 	OPTION_INTERVAL = 256,
 	OPTION_COUNT,
@@ -29,8 +33,8 @@ enum {
  */
 struct row {
 	char *path;
-	struct cachet_stat now;
-	struct cachet_stat before;
+	struct cachet_statx now;
+	struct cachet_statx before;
 	bool known;
 	int error;
 };
@@ -72,7 +76,7 @@ static int64_t now_ms(void)
 static int row_look(struct row *row)
 {
 	int fd = open(row->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	int result = fd < 0 ? -errno : cachet_stat(fd, &row->now);
+	int result = fd < 0 ? -errno : cachet_statx(fd, &row->now, sizeof(row->now));
 
 	if (fd >= 0)
 		close(fd);
@@ -159,7 +163,7 @@ static void line_print(const struct top *top, unsigned width, const char *text)
 
 static void row_print(const struct top *top, const struct row *row, unsigned width)
 {
-	const struct cachet_stat *now = &row->now, *before = &row->before;
+	const struct cachet_stat *now = &row->now.stat, *before = &row->before.stat;
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 	char memory[FORMAT_SIZE], pinned[FORMAT_SIZE], moved[FORMAT_SIZE], line[512];
 
@@ -181,10 +185,41 @@ static void row_print(const struct top *top, const struct row *row, unsigned wid
 	line_print(top, width, line);
 }
 
+/* Which kinds of requests come most often? Return: how many lines, 0 or 1. */
+static unsigned kinds_print(const struct top *top, const struct row *row, unsigned width)
+{
+	double rates[CACHET_REQUESTS_MAX];
+	char line[512], name[FORMAT_SIZE];
+	int used = snprintf(line, sizeof(line), "      ");
+	unsigned shown;
+
+	if (row->error || !latency_known(&row->now))
+		return 0;
+	for (unsigned kind = 0; kind < CACHET_REQUESTS_MAX; kind++)
+		rates[kind] = top_rate(top, row, histogram_count(&row->now.requests[kind]),
+				       histogram_count(&row->before.requests[kind]));
+	for (shown = 0; shown < KINDS_SHOWN; shown++) {
+		unsigned most = 0;
+
+		for (unsigned kind = 1; kind < CACHET_REQUESTS_MAX; kind++)
+			if (rates[kind] > rates[most])
+				most = kind;
+		if (rates[most] <= 0)
+			break;
+		used += snprintf(line + used, sizeof(line) - (size_t)used, " %s %.*f/s",
+				 request_name(most, name), rates[most] < 10 ? 1 : 0, rates[most]);
+		rates[most] = 0;
+	}
+	if (!shown)
+		return 0;
+	line_print(top, width, line);
+	return 1;
+}
+
 static void top_print(const struct top *top)
 {
 	struct winsize size = { .ws_row = 0 };
-	unsigned width = 400, height = 1 << 20;
+	unsigned width = 400, height = 1 << 20, lines = 1;
 	char head[128];
 
 	if (top->terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col) {
@@ -198,8 +233,10 @@ static void top_print(const struct top *top)
 	fputs(colour(stdout, "1"), stdout);
 	line_print(top, width, head);
 	fputs(colour(stdout, "0"), stdout);
-	for (size_t i = 0; i < top->count && i + 2 < height; i++)
+	for (size_t i = 0; i < top->count && lines + 2 < height; i++) {
 		row_print(top, &top->rows[i], width);
+		lines += 1 + kinds_print(top, &top->rows[i], width);
+	}
 	if (!top->count)
 		line_print(top, width, "no cachet mount is here");
 	if (top->terminal)
@@ -321,7 +358,8 @@ const struct verb verb_top = {
 	.help = "\n"
 		"Shows a line for each mount that is seen, or for MOUNT alone: files, open handles,\n"
 		"memory, pins, seal requests that wait, and per second the requests and the bytes that\n"
-		"the daemon answered and moved. 'q' ends it.\n\n"
+		"the daemon answered and moved; below it, the kinds of requests that came most often.\n"
+		"'q' ends it.\n\n"
 		"  -i, --interval SECONDS  between two looks. Default: 1\n"
 		"  -n, --count N           end after N looks\n",
 	.run = top_run,

@@ -161,6 +161,26 @@ int cachet_holders(int fd, struct cachet_holder *holders, size_t capacity);
 int cachet_stat(int fd, struct cachet_stat *st);
 
 /**
+ * cachet_statx() - the same, and how many requests of which kind took how long
+ * @fd: borrows a descriptor of a file or directory of the mount
+ * @stx: filled in
+ * @size: sizeof(*stx), as the caller knows it
+ *
+ * stx->stat.size is set to the number of bytes that the daemon knows; what is beyond is zero.
+ *
+ * Return: 0; -EINVAL (@size is less than sizeof(struct cachet_stat), or 16 KiB and more); -ENOTTY.
+ */
+int cachet_statx(int fd, struct cachet_statx *stx, size_t size);
+
+/**
+ * cachet_request_name() - what a kind of request is called, such as "lookup"
+ * @request: enum cachet_request, index in struct cachet_statx
+ *
+ * Return: a string that lives for ever; NULL when the library knows no such kind.
+ */
+const char *cachet_request_name(unsigned request);
+
+/**
  * cachet_seals_to_string() - seals as text, such as "shrink,grow,write"
  * @seals: F_SEAL_*
  * @buffer: where to put the text; "none" when @seals is 0

@@ -307,8 +307,8 @@ struct cachet_histogram {
  * @pins_expired: pins that went by their time to live
  * @no_space: requests answered ENOSPC or EDQUOT
  * @seal_waits: seal requests that had to wait, granted or not; the unit is a millisecond
- * @requests: by enum cachet_request, from the arrival of the request until its answer is sent; the
- *            unit is a microsecond
+ * @requests: by enum cachet_request, from the arrival of the request until its answer is handed to
+ *            the kernel; the unit is a microsecond
  */
 struct cachet_statx {
 	struct cachet_stat stat;
