@@ -106,6 +106,8 @@ static const char *reason(int error)
 		return "the range passes the end of the file, or is empty";
 	case -ENOBUFS:
 		return "this mount has no room for more pins";
+	case -EDQUOT:
+		return "you have as many pins on this mount as are left for everybody else";
 	case -ENOMEM:
 		return "not enough memory, or the daemon's RLIMIT_MEMLOCK is too low; "
 		       "nothing was pinned";

@@ -34,6 +34,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
@@ -43,6 +44,7 @@
 #include "base/log.h"
 #include "cache/deadlines.h"
 #include "cache/mapping_pins.h"
+#include "cache/shares.h"
 
 #define ID_BUCKETS 4096u
 #define SET_BUCKETS 1024u
@@ -94,7 +96,9 @@ struct pin_set {
  * @due:        the earliest deadline changed, or the thread shall end
  * @idle:       a pin was finished
  * @unfinished: pins whose callbacks have not returned
- * @joining:    pins on their way in: each has a place in the heap and among the resident ones
+ * @joining:    pins on their way in: each has a place in the heap, and its share of the places
+ * @slots:      of the engine's table; pins on their way in or out have theirs
+ * @residents:  the same for resident pins
  */
 struct pin_table {
 	struct pin_engine *engine;
@@ -108,6 +112,8 @@ struct pin_table {
 	uint64_t unfinished;
 	uint64_t joining;
 	struct pin_stat stat;
+	struct shares slots;
+	struct shares residents;
 	struct deadlines deadlines;
 	struct list ids[ID_BUCKETS];
 	struct list sets[SET_BUCKETS];
@@ -155,23 +161,54 @@ static bool pin_blocks(struct pin *pin)
  * Ways in.
  */
 
+static bool pin_is_resident(const struct pin *pin)
+{
+	return pin->info.flags & CACHET_PIN_RESIDENT;
+}
+
+static int pin_take_places_locked(struct pin *pin)
+{
+	struct pin_table *table = pin->table;
+
+	lock_assert_held(&table->lock);
+	if (pin_is_resident(pin))
+		return shares_take(&table->residents, pin->info.uid, 1);
+	return shares_take(&table->slots, pin->info.uid,
+			   (pin->info.length - 1) / PIN_SLOT_BYTES + 1);
+}
+
+static void pin_give_places_locked(struct pin *pin)
+{
+	struct pin_table *table = pin->table;
+
+	lock_assert_held(&table->lock);
+	if (pin_is_resident(pin))
+		shares_give(&table->residents, pin->info.uid, 1);
+	else
+		shares_give(&table->slots, pin->info.uid,
+			    (pin->info.length - 1) / PIN_SLOT_BYTES + 1);
+}
+
 /* Make sure that the pin can be put into the table later without fail. */
 static int pin_join(struct pin *pin)
 {
 	struct pin_table *table = pin->table;
-	bool resident = pin->info.flags & CACHET_PIN_RESIDENT;
 	struct pin_set *set;
+	int ret;
 
 	scoped_mutex(&table->lock);
-	if (resident && table->stat.resident >= PIN_RESIDENT_MAX)
-		return -ENOBUFS;
 	if (deadlines_reserve(&table->deadlines, table->deadlines.count + table->joining + 1))
 		return -ENOMEM;
+	ret = pin_take_places_locked(pin);
+	if (ret)
+		return ret;
 	set = table_find_set_locked(table, pin->mapping);
 	if (!set) {
 		set = mem_zalloc(sizeof(*set));
-		if (!set)
+		if (!set) {
+			pin_give_places_locked(pin);
 			return -ENOMEM;
+		}
 		set->mapping = pin->mapping;
 		list_init(&set->pins);
 		list_add_tail(table_set_bucket(table, pin->mapping), &set->link);
@@ -179,7 +216,7 @@ static int pin_join(struct pin *pin)
 	set->users++;
 	pin->set = set;
 	table->joining++;
-	table->stat.resident += resident;
+	table->stat.resident += pin_is_resident(pin);
 	return 0;
 }
 
@@ -189,7 +226,8 @@ static void pin_leave(struct pin *pin)
 
 	scoped_mutex(&table->lock);
 	table->joining--;
-	table->stat.resident -= !!(pin->info.flags & CACHET_PIN_RESIDENT);
+	table->stat.resident -= pin_is_resident(pin);
+	pin_give_places_locked(pin);
 	table_put_set_locked(table, pin->set);
 }
 
@@ -259,8 +297,6 @@ static int pin_take_folios(struct pin *pin, const struct pin_request *request, u
 
 	if (atomic_load(&mapping->seals) & PIN_SEALS)
 		return -EPERM;
-	if (!pin->table->engine)
-		return -EOPNOTSUPP;
 	do {
 		if (!pin_in_file(pin, request))
 			return -EINVAL;
@@ -351,7 +387,11 @@ int pin_table_add(struct pin_table *table, struct mapping *mapping,
 	list_init(&pin->in_set);
 	pin_describe(pin, request);
 
-	ret = pin_join(pin);
+	/* Before it is refused for the want of slots. */
+	if (!table->engine && !pin_is_resident(pin))
+		ret = atomic_load(&mapping->seals) & PIN_SEALS ? -EPERM : -EOPNOTSUPP;
+	else
+		ret = pin_join(pin);
 	if (!ret) {
 		if (request->flags & CACHET_PIN_RESIDENT)
 			ret = pin_take_window(pin, request, id);
@@ -387,6 +427,7 @@ static void pin_finish(struct pin *pin)
 	pthread_mutex_lock(&table->lock);
 	list_del(&pin->by_id);
 	list_del(&pin->in_set);
+	pin_give_places_locked(pin);
 	table_put_set_locked(table, pin->set);
 	if (resident) {
 		table->stat.resident--;
@@ -586,6 +627,8 @@ struct pin_table *pin_table_new(struct pin_engine *engine, const struct pin_owne
 	table->engine = engine;
 	table->ops = ops;
 	table->next_id = 1;
+	shares_init(&table->slots, engine ? pin_engine_slots(engine) : 0, geteuid());
+	shares_init(&table->residents, PIN_RESIDENT_MAX, geteuid());
 	for (unsigned i = 0; i < ID_BUCKETS; i++)
 		list_init(&table->ids[i]);
 	for (unsigned i = 0; i < SET_BUCKETS; i++)

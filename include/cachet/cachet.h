@@ -104,7 +104,7 @@ int cachet_get_seals(int fd);
  *
  * Return: 0; -EPERM (sealed against writing, or the caller may not pin); -EINVAL (range, flags or
  * label); -ENOSPC or -ENOMEM (nothing was pinned); -ENOBUFS (too many pins on this mount);
- * -ENOTTY.
+ * -EDQUOT (too many of this user); -ENOTTY.
  */
 int cachet_pin(int fd, uint64_t offset, uint64_t length, unsigned flags, const char *label,
 	       uint64_t *id);

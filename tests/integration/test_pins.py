@@ -16,7 +16,7 @@ import abi
 import syscalls
 from abi import SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SHRINK, SEAL_WRITE
 from harness import (BIG, GiB, MiB, PAGE, Background, Child, Failure, check, equal, limit, needs,
-                     opened, outcome, pattern, read_file, refused, run_as, within)
+                     opened, outcome, pattern, read_file, refused, run_as, within, write_file)
 
 DATA = pattern(16 * PAGE)
 SIZE = len(DATA)
@@ -223,6 +223,46 @@ def test_full_table(t):
         within(2, lambda: mount.stat()['pins'] == 0, 'pins after the close')
         equal(mount.as_user(balance, mount.path), (0, 0), 'pinned pages')
         t.add_seals(os.path.join(mount.path, 'a'), SEAL_WRITE)
+
+
+def pin_until_refused(path):
+    """Pins of one page through one descriptor. Returns it, their number, and the errno."""
+    fd = os.open(path, os.O_WRONLY)
+    for count in range(SLOTS + 1):
+        error = outcome(abi.pin, fd, 0, 1)
+        if error:
+            return fd, count, error
+
+
+@needs('cachet', 'root')
+@limit(90)
+def test_share_of_the_table(t):
+    """A user may have as many pins as are left for others; root may have all."""
+    with t.private_mount() as mount:
+        path = os.path.join(mount.path, 'a')
+        write_file(path, bytes(PAGE))
+        os.chmod(path, 0o666)
+        if not t.pins_work(path):
+            t.skip('this mount cannot pin')
+
+        def user(link):
+            _, count, error = pin_until_refused(path)
+            link.send((count, error))
+            link.recv(50)
+        children = []
+        free = SLOTS
+        for uid in (t.STRANGER, t.FRIEND):
+            children.append(Child(user, uid=uid, gid=uid))
+            count, error = children[-1].recv(40)
+            equal((count, error), (free // 2, errno.EDQUOT), 'pins of a user, and then')
+            free -= count
+        fd, count, error = pin_until_refused(path)
+        equal((count, error), (free, errno.ENOBUFS), 'pins of root, and then')
+        os.close(fd)
+        for child in children:
+            child.send('end')
+            child.wait()
+        within(5, lambda: mount.stat()['pins'] == 0, 'pins after the close')
 
 
 @needs('cachet')

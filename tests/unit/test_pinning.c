@@ -124,7 +124,7 @@ static struct pin_request request_of(struct file *file, uint64_t offset, uint64_
 		.offset = offset,
 		.length = length,
 		.label = "test",
-		.uid = 1000,
+		.uid = 0, /* may take all slots */
 		.pid = 42,
 		.handle = 7,
 		.owner = file,
@@ -233,7 +233,7 @@ static void test_life(void)
 	g_assert_cmpuint(info[0].offset, ==, 0);
 	g_assert_cmpuint(info[0].length, ==, 2 * PAGE);
 	g_assert_cmpuint(info[0].handle, ==, 7);
-	g_assert_cmpuint(info[0].uid, ==, 1000);
+	g_assert_cmpuint(info[0].uid, ==, 0);
 	g_assert_cmpint(info[0].pid, ==, 42);
 	g_assert_cmpstr(info[0].label, ==, "test");
 	g_assert_cmpint(clock_now_ms() - info[0].created_ms, <, 30000);
@@ -376,11 +376,58 @@ static void test_full(void)
 	g_assert_cmpint(add(&fixture, 0, PAGE, 0, 7, 0, &ids[0]), ==, 0);
 	g_assert_cmpint(add(&fixture, PAGE, PAGE, 0, 7, 0, &ids[1]), ==, 0);
 	g_assert_cmpint(add(&fixture, 0, PAGE, 0, 7, 0, &ids[2]), ==, -ENOBUFS);
-	g_assert_cmpint(fixture.file.released, ==, 1);
+	g_assert_cmpint(fixture.file.released, ==, 0);
 	g_assert_cmpint(fixture.file.mapping.writable, ==, 0);
 	g_assert_cmpint(remove_and_wait(&fixture, ids[0], 7), ==, 0);
 	g_assert_cmpint(add(&fixture, 0, PAGE, 0, 7, 0, &ids[2]), ==, 0);
 	g_assert_cmpuint(ids[2], >, ids[1]);
+	pin_table_remove_handle(fixture.table, &fixture.file.mapping, 7);
+	wait_for_refs(&fixture.file, 0, 30000);
+	assert_nothing_left(&fixture);
+	teardown(&fixture);
+}
+
+static int add_of(struct fixture *fixture, uid_t uid, uint32_t flags, uint64_t *id)
+{
+	struct pin_request request = request_of(&fixture->file, 0, PAGE);
+
+	request.uid = uid;
+	request.flags = flags;
+	return pin_table_add(fixture->table, &fixture->file.mapping, &request, id);
+}
+
+/* One user has at most what is left for others; slots count until the kernel has let go. */
+static void test_shares(void)
+{
+	const uid_t one = geteuid() + 1, two = geteuid() + 2;
+	struct fixture fixture;
+	uint64_t ids[16], id;
+
+	if (!setup_sized(&fixture, 8 * PAGE, 8))
+		return;
+	for (unsigned i = 0; i < 4; i++)
+		g_assert_cmpint(add_of(&fixture, one, 0, &ids[i]), ==, 0);
+	g_assert_cmpint(add_of(&fixture, one, 0, &id), ==, -EDQUOT);
+	g_assert_cmpint(add_of(&fixture, one, CACHET_PIN_RESIDENT, &id), ==, 0);
+	g_assert_cmpint(remove_and_wait(&fixture, id, 7), ==, 0);
+	for (unsigned i = 4; i < 6; i++)
+		g_assert_cmpint(add_of(&fixture, two, 0, &ids[i]), ==, 0);
+	g_assert_cmpint(add_of(&fixture, two, 0, &id), ==, -EDQUOT);
+	/* A pin that is refused for another reason takes no share. */
+	g_assert_cmpint(mapping_deny_writable(&fixture.file.mapping), ==, 0);
+	g_assert_cmpint(add_of(&fixture, geteuid() + 3, 0, &id), ==, -EAGAIN);
+	mapping_allow_writable(&fixture.file.mapping);
+	g_assert_cmpint(add_of(&fixture, geteuid() + 3, 0, &ids[6]), ==, 0);
+	/* Neither root nor the daemon's own user is held to that. */
+	g_assert_cmpint(add_of(&fixture, geteuid(), 0, &ids[7]), ==, 0);
+	g_assert_cmpint(add_of(&fixture, 0, 0, &id), ==, -ENOBUFS);
+	g_assert_cmpint(add_of(&fixture, one, 0, &id), ==, -ENOBUFS);
+	g_assert_cmpint(remove_and_wait(&fixture, ids[7], 7), ==, 0);
+	g_assert_cmpint(remove_and_wait(&fixture, ids[0], 7), ==, 0);
+	g_assert_cmpint(remove_and_wait(&fixture, ids[1], 7), ==, 0);
+	g_assert_cmpint(add_of(&fixture, one, 0, &id), ==, -EDQUOT);
+	g_assert_cmpint(remove_and_wait(&fixture, ids[2], 7), ==, 0);
+	g_assert_cmpint(add_of(&fixture, one, 0, &id), ==, 0);
 	pin_table_remove_handle(fixture.table, &fixture.file.mapping, 7);
 	wait_for_refs(&fixture.file, 0, 30000);
 	assert_nothing_left(&fixture);
@@ -615,6 +662,7 @@ static void test_no_memory(void)
 	int failed = 1;
 
 	for (unsigned long n = 1; failed; n++) {
+		struct pin_request request;
 		struct fixture fixture;
 		uint64_t id = 0;
 		int ret;
@@ -623,7 +671,11 @@ static void test_no_memory(void)
 		if (!setup(&fixture, 8 * PAGE))
 			return;
 		mem_test_begin(n);
-		ret = add(&fixture, 0, 4 * PAGE, n % 2 ? 0 : CACHET_PIN_RESIDENT, 7, 1000000, &id);
+		request = request_of(&fixture.file, 0, 4 * PAGE);
+		request.flags = n % 2 ? 0 : CACHET_PIN_RESIDENT;
+		request.ttl_ms = 1000000;
+		request.uid = geteuid() + 1;
+		ret = pin_table_add(fixture.table, &fixture.file.mapping, &request, &id);
 		mem_test_end(&failed);
 		if (ret) {
 			g_assert_cmpint(ret, ==, -ENOMEM);
@@ -765,6 +817,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/pinning/denied", test_denied);
 	g_test_add_func("/pinning/no-space", test_no_space);
 	g_test_add_func("/pinning/full", test_full);
+	g_test_add_func("/pinning/shares", test_shares);
 	g_test_add_func("/pinning/no-engine", test_no_engine);
 	g_test_add_func("/pinning/handles", test_handles);
 	g_test_add_func("/pinning/time-to-live", test_time_to_live);
