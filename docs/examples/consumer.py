@@ -10,17 +10,17 @@ import cachet
 
 try:
     import numpy
+    HAVE_NUMPY = True
 except ImportError:
-    numpy = None
+    HAVE_NUMPY = False
 
 
 def main(name: str) -> None:
     with cachet.open(name) as file:
         file.require('write', 'shrink')
         memory = file.map()
-    if numpy:
-        table = numpy.frombuffer(memory, dtype=numpy.uint64)
-        print(int(table.sum()))
+    if HAVE_NUMPY:
+        print(int(numpy.frombuffer(memory, dtype=numpy.uint64).sum()))
     else:
         with memoryview(memory) as view, view.cast('Q') as table:
             print(sum(table))
