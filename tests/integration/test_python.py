@@ -5,7 +5,6 @@ import ctypes
 import errno
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 
@@ -146,10 +145,40 @@ def test_python_structs(t):
 
 
 @needs('cachet')
-def test_python_types(t):
-    if not shutil.which('mypy'):
-        t.skip('mypy is not installed')
-    result = subprocess.run(['mypy', '--strict', '--cache-dir=/dev/null',
-                             source_file('python', 'cachet.py')], capture_output=True, text=True,
-                            timeout=60, check=False)
-    equal((result.returncode, result.stdout), (0, result.stdout), 'mypy --strict')
+def test_python_numpy(t):
+    """numpy.memmap by name, an array in a map, and writing through one where that can be."""
+    if subprocess.run(['/usr/bin/python3', '-c', 'import numpy'], capture_output=True,
+                      check=False).returncode:
+        t.skip('numpy is not installed')
+    script = """
+import sys, cachet, numpy
+mount, name, writable = sys.argv[1], sys.argv[2], sys.argv[3] == 'yes'
+want = numpy.arange(100000, dtype='<u4')
+with cachet.create(mount) as file:
+    file.truncate(want.nbytes)
+    if writable:
+        memory = file.map(write=True)
+        numpy.frombuffer(memory, '<u4')[:] = want
+        memory.close()
+    else:
+        file.write(want.data, offset=0)
+    file.seal()
+    file.publish(name)
+array = numpy.memmap(name, '<u4', 'r')
+assert array.shape == want.shape and (array == want).all() and not array.flags.writeable
+for mode in 'r+', 'w+':
+    try:
+        numpy.memmap(name, '<u4', mode, shape=want.shape)
+    except PermissionError:
+        continue
+    raise AssertionError('a map that can be written to, mode ' + mode)
+with cachet.open(name) as file:
+    view = numpy.frombuffer(file.require('write').map(), '<u4', 10, 40)
+assert (view == want[10:20]).all()
+"""
+    result = subprocess.run(
+        ['/usr/bin/python3', '-c', script, t.dir, t.path('a'), 'yes' if t.mmap else 'no'],
+        capture_output=True, text=True, timeout=20, check=False,
+        env=dict(os.environ, PYTHONPATH=source_file('python'),
+                 LIBCACHET=t.run.binary('client-lib', 'libcachet.so'), PYTHONDONTWRITEBYTECODE='1'))
+    equal((result.returncode, result.stderr), (0, ''), 'the script')
