@@ -21,19 +21,28 @@
  * and the completion thread takes that lock once between reading completions and believing them:
  * by then every call whose completions it read has returned.
  *
+ * Before Linux 6.4 a cleared slot goes to a list after an RCU grace period, and the list is worked off
+ * a second later; but at once when somebody gives up a table of files. The engine notices such a
+ * kernel when it starts, and its thread then does that whenever slots were cleared. There the tag
+ * may come a moment before the pages are free. That does no harm: the memory looks for references by
+ * itself, and more than once, before it refuses a seal.
+ *
  * Locks: "clearing", then "lock". Neither is held while a callback runs.
  */
 #include "pin/engine.h"
 
 #include <errno.h>
 #include <liburing.h>
+#include <linux/membarrier.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/cleanup.h"
@@ -42,11 +51,15 @@
 #define ENGINE_SLOTS_MIN 64u   /* a smaller table is not worth having */
 #define ENGINE_BATCH 64u       /* completions read at once */
 #define ENGINE_RETRY_MS 10     /* between attempts to clear a slot */
+#define ENGINE_GRACE_MS 30     /* longer than a grace period most often takes */
 #define ENGINE_STOP UINT64_MAX /* user_data of the request that ends the thread */
+#define ENGINE_FLUSH (UINT64_MAX - 1) /* and of the one that makes it flush */
 
 /**
  * struct pin_engine
- * @clearing: held over each call that clears a slot
+ * @clearing: held over each call that clears a slot, and to submit a request
+ * @lazy:     the kernel is in no hurry to clear a slot; constant
+ * @flushing: a request to flush is on its way to the thread
  * @lock:     guards everything below
  * @changed:  a slot became free
  * @free:     stack of free slots
@@ -57,6 +70,8 @@ struct pin_engine {
 	unsigned nr_slots;
 	pthread_t thread;
 	atomic_bool limit_logged;
+	bool lazy;
+	atomic_bool flushing;
 	pthread_mutex_t clearing;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -85,6 +100,20 @@ static int engine_update(struct pin_engine *engine, unsigned slot, void *base, s
 	int ret = io_uring_register_buffers_update_tag(&engine->ring, slot, &iovec, &tag64, 1);
 
 	return ret == 1 ? 0 : ret < 0 ? ret : -EFAULT;
+}
+
+static void engine_clear_slot(struct pin_engine *engine, unsigned slot)
+{
+	bool logged = false;
+	int ret;
+
+	while ((ret = engine_update(engine, slot, NULL, 0, 0))) {
+		if (!logged)
+			log_warning("letting go of a pin failed, trying again: %s",
+				    g_strerror(-ret));
+		logged = true;
+		nanosleep(&(struct timespec){ .tv_nsec = ENGINE_RETRY_MS * 1000000L }, NULL);
+	}
 }
 
 /* Linux 5.13 to 5.18 have no sparse tables, but accept a table of empty buffers. */
@@ -122,6 +151,58 @@ static int engine_open_ring(struct io_uring *ring, unsigned slots)
 	return ret == 0 || ret == -EOPNOTSUPP ? ret : -ENOMEM;
 }
 
+/* A grace period. The system call has none to wait for where there is one processor. */
+static void engine_wait_for_grace(void)
+{
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) ||
+	    sysconf(_SC_NPROCESSORS_ONLN) == 1)
+		nanosleep(&(struct timespec){ .tv_nsec = ENGINE_GRACE_MS * 1000000L }, NULL);
+}
+
+/* Returns when the slots that were cleared before have most likely taken effect. */
+static void engine_flush(struct io_uring *ring)
+{
+	const int none = -1;
+	int ret;
+
+	engine_wait_for_grace();
+	ret = io_uring_register_files(ring, &none, 1);
+	if (!ret)
+		ret = io_uring_unregister_files(ring);
+	if (ret)
+		log_warning("pins may end a second late: %s", g_strerror(-ret));
+}
+
+/* Pin a page of our own and see whether letting it go takes effect at once. */
+static bool engine_probe_lazy(struct pin_engine *engine)
+{
+	static char page[4096] __attribute__((aligned(4096)));
+	struct io_uring_cqe *cqe;
+
+	if (engine_update(engine, 0, page, sizeof(page), 1))
+		return false;
+	engine_clear_slot(engine, 0);
+	if (!io_uring_peek_cqe(&engine->ring, &cqe)) {
+		io_uring_cqe_seen(&engine->ring, cqe);
+		return false;
+	}
+	engine_flush(&engine->ring);
+	while (io_uring_wait_cqe(&engine->ring, &cqe) == -EINTR)
+		;
+	io_uring_cqe_seen(&engine->ring, cqe);
+	return true;
+}
+
+static void engine_submit(struct pin_engine *engine, uint64_t what)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&engine->ring);
+
+	io_uring_prep_nop(sqe);
+	io_uring_sqe_set_data64(sqe, what);
+	while (io_uring_submit(&engine->ring) < 0)
+		nanosleep(&(struct timespec){ .tv_nsec = ENGINE_RETRY_MS * 1000000L }, NULL);
+}
+
 /* The thread: give slots back as their tags come, and tell whoever waits for all of a range. */
 static void engine_complete(struct pin_engine *engine, unsigned slot)
 {
@@ -150,6 +231,7 @@ static void *engine_thread(void *data)
 	bool stop = false;
 
 	while (!stop) {
+		bool flush = false;
 		struct io_uring_cqe *cqe;
 		int ret = io_uring_wait_cqe(&engine->ring, &cqe);
 		unsigned count;
@@ -165,14 +247,21 @@ static void *engine_thread(void *data)
 			tags[i] = io_uring_cqe_get_data64(cqes[i]);
 		io_uring_cq_advance(&engine->ring, count);
 
+		for (unsigned i = 0; i < count; i++)
+			flush |= tags[i] == ENGINE_FLUSH;
+		/* What is cleared from here on asks for another flush. */
+		if (flush)
+			atomic_store(&engine->flushing, false);
 		pthread_mutex_lock(&engine->clearing);
 		pthread_mutex_unlock(&engine->clearing);
 		for (unsigned i = 0; i < count; i++) {
 			if (tags[i] == ENGINE_STOP)
 				stop = true;
-			else
+			else if (tags[i] != ENGINE_FLUSH)
 				engine_complete(engine, (unsigned)(tags[i] - 1));
 		}
+		if (flush)
+			engine_flush(&engine->ring);
 	}
 	return NULL;
 }
@@ -227,6 +316,7 @@ struct pin_engine *pin_engine_new_sized(unsigned slots, int *error)
 	if (engine->free && engine->owners) {
 		for (unsigned i = 0; i < slots; i++)
 			engine->free[i] = slots - 1 - i;
+		engine->lazy = engine_probe_lazy(engine);
 		*error = engine_start_thread(engine);
 	} else {
 		*error = -ENOMEM;
@@ -243,16 +333,6 @@ struct pin_engine *pin_engine_new(int *error)
 	return pin_engine_new_sized(PIN_SLOTS_MAX, error);
 }
 
-static void engine_wake_to_stop(struct pin_engine *engine)
-{
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&engine->ring);
-
-	io_uring_prep_nop(sqe);
-	io_uring_sqe_set_data64(sqe, ENGINE_STOP);
-	while (io_uring_submit(&engine->ring) < 0)
-		nanosleep(&(struct timespec){ .tv_nsec = ENGINE_RETRY_MS * 1000000L }, NULL);
-}
-
 void pin_engine_free(struct pin_engine *engine)
 {
 	if (!engine)
@@ -261,9 +341,14 @@ void pin_engine_free(struct pin_engine *engine)
 	while (engine->nr_free != engine->nr_slots)
 		pthread_cond_wait(&engine->changed, &engine->lock);
 	pthread_mutex_unlock(&engine->lock);
-	engine_wake_to_stop(engine);
+	engine_submit(engine, ENGINE_STOP);
 	pthread_join(engine->thread, NULL);
 	engine_destroy(engine);
+}
+
+void pin_engine_make_lazy(struct pin_engine *engine)
+{
+	engine->lazy = true;
 }
 
 unsigned pin_engine_slots(const struct pin_engine *engine)
@@ -374,20 +459,6 @@ int pin_engine_register(struct pin_engine *engine, struct memory *memory, uint64
 	return 0;
 }
 
-static void engine_clear_slot(struct pin_engine *engine, unsigned slot)
-{
-	bool logged = false;
-	int ret;
-
-	while ((ret = engine_update(engine, slot, NULL, 0, 0))) {
-		if (!logged)
-			log_warning("letting go of a pin failed, trying again: %s",
-				    g_strerror(-ret));
-		logged = true;
-		nanosleep(&(struct timespec){ .tv_nsec = ENGINE_RETRY_MS * 1000000L }, NULL);
-	}
-}
-
 void pin_engine_release(struct pin_engine *engine, struct pin_slots *slots,
 			void (*done)(void *data), void *data)
 {
@@ -400,6 +471,8 @@ void pin_engine_release(struct pin_engine *engine, struct pin_slots *slots,
 	scoped_mutex(&engine->clearing);
 	for (unsigned i = 0; i < nr; i++)
 		engine_clear_slot(engine, slots->slot[i]);
+	if (engine->lazy && !atomic_exchange(&engine->flushing, true))
+		engine_submit(engine, ENGINE_FLUSH);
 }
 
 struct engine_wait {

@@ -45,6 +45,13 @@ struct pin_engine *pin_engine_new_sized(unsigned slots, int *error);
 void pin_engine_free(struct pin_engine *engine);
 
 /**
+ * pin_engine_make_lazy() - for tests: treat the kernel as one before 6.4
+ * @engine: borrows
+ * Context: before the first release.
+ */
+void pin_engine_make_lazy(struct pin_engine *engine);
+
+/**
  * pin_engine_slots() - size of the table
  * @engine: borrows
  * Context: any.

@@ -68,6 +68,8 @@ static void release_and_wait(struct pin_engine *engine, struct pin_slots *slots)
 	release_wait(&release, 1);
 }
 
+static bool lazy; /* the engine is to think so of its kernel */
+
 static struct pin_engine *engine_or_skip(void)
 {
 	int error = 1;
@@ -77,6 +79,8 @@ static struct pin_engine *engine_or_skip(void)
 		g_test_skip("no io_uring with tagged buffers here");
 	else
 		g_assert_nonnull(engine);
+	if (engine && lazy)
+		pin_engine_make_lazy(engine);
 	return engine;
 }
 
@@ -390,6 +394,8 @@ static void test_threads(void)
 		g_test_skip("no io_uring with tagged buffers here");
 		return;
 	}
+	if (lazy)
+		pin_engine_make_lazy(engine);
 	memory_make(&memory, 16 * PAGE);
 	for (int i = 0; i < 4; i++) {
 		workers[i] = (struct worker){ engine, &memory, RELEASE_INIT, 0 };
@@ -423,6 +429,15 @@ static void test_free_waits(void)
 	g_assert_cmpuint(release.done, ==, 32);
 	g_assert_cmpint(memory_seal_write(&memory), ==, 0);
 	memory_destroy(&memory);
+}
+
+static void test_lazy(gconstpointer data)
+{
+	void (*test)(void) = data;
+
+	lazy = true;
+	test();
+	lazy = false;
 }
 
 static void become_nobody(void)
@@ -534,6 +549,12 @@ int main(int argc, char **argv)
 	g_test_add_func("/pin/engine/no-memory", test_no_memory);
 	g_test_add_func("/pin/engine/threads", test_threads);
 	g_test_add_func("/pin/engine/free-waits", test_free_waits);
+	g_test_add_data_func("/pin/engine/lazy/real", test_real, test_lazy);
+	g_test_add_data_func("/pin/engine/lazy/blocks-seal", test_blocks_seal, test_lazy);
+	g_test_add_data_func("/pin/engine/lazy/full-table", test_full_table, test_lazy);
+	g_test_add_data_func("/pin/engine/lazy/cycles", test_cycles, test_lazy);
+	g_test_add_data_func("/pin/engine/lazy/threads", test_threads, test_lazy);
+	g_test_add_data_func("/pin/engine/lazy/free-waits", test_free_waits, test_lazy);
 	g_test_add_func("/pin/engine/unprivileged", test_unprivileged);
 	g_test_add_data_func("/pin/engine/forbidden", GUINT_TO_POINTER(EPERM), test_unavailable);
 	g_test_add_data_func("/pin/engine/missing", GUINT_TO_POINTER(ENOSYS), test_unavailable);
