@@ -117,8 +117,26 @@ def the_pinned_wrap_is_whole(fetch, scratch):
     assert wrap['directory'] in wrap['source_url'], dict(wrap)
 
 
+def stale_lists_are_good_for_the_pinned_release(fetch, scratch):
+    class Stale:
+        def __init__(self, directory, uri, options, suite):
+            self.suite = suite
+
+        def update(self, stale=False):
+            if self.suite == 'unstable' or (self.suite == 'testing' and not stale):
+                raise fetch.Fault('expired')
+
+        def versions(self):
+            return {'3.18.3-1': pinned, '3.19.0-1': 'f' * 64}
+    pinned = fetch.read_wrap(fetch.PINNED_WRAP)['source_hash']
+    fetch.FuseSource, fetch.archives, fetch.say = Stale, lambda: [('uri', {})], lambda text: None
+    equal([found[:2] for found in fetch.candidates(scratch)],
+          [('testing', '3.18.3-1'), ('stable', '3.18.3-1'), ('stable', '3.19.0-1')])
+
+
 TESTS = [deb822_sources, one_line_sources, private_sources_keep_the_key, no_archive,
-         versions_are_ordered, a_wrong_hash_is_not_taken, the_pinned_wrap_is_whole]
+         versions_are_ordered, a_wrong_hash_is_not_taken, the_pinned_wrap_is_whole,
+         stale_lists_are_good_for_the_pinned_release]
 
 
 def main():
