@@ -47,15 +47,29 @@ struct top {
 	int64_t looked_ms;
 	double seconds;		/* since the look before */
 	bool terminal;
+	bool entered;		/* the screen of our own is shown */
 	struct termios saved;
 	bool raw;
+	sigset_t signals;	/* while we wait */
 };
 
-static volatile sig_atomic_t signal_caught;
+static volatile sig_atomic_t signal_caught, stop_asked, continued;
 
 static void on_signal(int number)
 {
 	signal_caught = number;
+}
+
+static void on_stop(int number)
+{
+	(void)number;
+	stop_asked = 1;
+}
+
+static void on_continue(int number)
+{
+	(void)number;
+	continued = 1;
 }
 
 static void on_resize(int number)
@@ -245,16 +259,38 @@ static void top_print(const struct top *top)
 
 /* --- the terminal --- */
 
-static void top_begin(struct top *top)
+/* Signals come while we wait and at no other time, so that none is missed. */
+static const struct {
+	int number;
+	void (*handler)(int number);
+} handled[] = {
+	{ SIGINT, on_signal },	 { SIGTERM, on_signal },   { SIGHUP, on_signal },
+	{ SIGTSTP, on_stop },	 { SIGCONT, on_continue }, { SIGWINCH, on_resize },
+};
+
+static void signals_handle(struct top *top)
 {
-	static const int ends[] = { SIGINT, SIGTERM, SIGHUP };
-	struct sigaction end = { .sa_handler = on_signal };
-	struct sigaction resize = { .sa_handler = on_resize };
+	sigset_t blocked;
+
+	sigemptyset(&blocked);
+	for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++) {
+		struct sigaction action = { .sa_handler = handled[i].handler };
+		struct sigaction before;
+
+		/* A shell without job control starts us with SIGTSTP ignored. */
+		if (handled[i].number == SIGTSTP && sigaction(SIGTSTP, NULL, &before) == 0 &&
+		    before.sa_handler == SIG_IGN)
+			continue;
+		sigaction(handled[i].number, &action, NULL);
+		sigaddset(&blocked, handled[i].number);
+	}
+	sigprocmask(SIG_BLOCK, &blocked, &top->signals);
+}
+
+static void terminal_enter(struct top *top)
+{
 	struct termios mode;
 
-	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
-		sigaction(ends[i], &end, NULL);
-	sigaction(SIGWINCH, &resize, NULL);
 	if (!top->terminal)
 		return;
 	if (tcgetattr(STDIN_FILENO, &top->saved) == 0) {
@@ -263,37 +299,65 @@ static void top_begin(struct top *top)
 		top->raw = tcsetattr(STDIN_FILENO, TCSANOW, &mode) == 0;
 	}
 	fputs("\033[?1049h\033[?25l", stdout);
+	top->entered = true;
 }
 
-static void top_end(struct top *top)
+static void terminal_leave(struct top *top)
 {
-	if (top->terminal)
+	if (top->entered)
 		fputs("\033[?25h\033[?1049l", stdout);
 	fflush(stdout);
 	if (top->raw)
 		tcsetattr(STDIN_FILENO, TCSANOW, &top->saved);
-	rows_free(top->rows, top->count);
+	top->raw = false;
+	top->entered = false;
+}
+
+/* Give the terminal back, stop as whoever sent SIGTSTP wants, and take it again. */
+static void top_stop(struct top *top)
+{
+	struct sigaction stop = { .sa_handler = SIG_DFL }, before;
+	sigset_t only;
+
+	stop_asked = 0;
+	terminal_leave(top);
+	sigaction(SIGTSTP, &stop, &before);
+	raise(SIGTSTP);
+	sigemptyset(&only);
+	sigaddset(&only, SIGTSTP);
+	sigprocmask(SIG_UNBLOCK, &only, NULL); /* here it stops */
+	sigprocmask(SIG_BLOCK, &only, NULL);
+	sigaction(SIGTSTP, &before, NULL);
+	terminal_enter(top);
 }
 
 /* Return: true when it is time for another look, false at the end. */
-static bool top_wait(const struct top *top, int64_t until)
+static bool top_wait(struct top *top, int64_t until)
 {
 	struct pollfd input = { .fd = top->raw ? STDIN_FILENO : -1, .events = POLLIN };
-	char key;
 
 	while (!signal_caught) {
 		int64_t left = until - now_ms();
+		struct timespec time = { .tv_sec = left / 1000, .tv_nsec = left % 1000 * 1000000 };
 		int ready;
+		char key;
 
 		if (left <= 0)
 			return true;
-		ready = poll(&input, 1, (int)left);
-		if (ready < 0)
-			return !signal_caught; /* the size has changed: draw anew */
-		if (ready > 0) {
-			if (read(STDIN_FILENO, &key, 1) <= 0 || key == 'q' || key == 'Q')
-				return false;
+		ready = ppoll(&input, 1, &time, &top->signals);
+		if (ready > 0 && (read(STDIN_FILENO, &key, 1) <= 0 || key == 'q' || key == 'Q'))
+			return false;
+		if (ready >= 0)
+			continue;
+		if (stop_asked) {
+			top_stop(top);
+		} else if (continued && top->terminal) {
+			/* After SIGSTOP, which nobody can prepare for; the shell has had the terminal. */
+			terminal_leave(top);
+			terminal_enter(top);
 		}
+		continued = 0;
+		return !signal_caught; /* another size, another screen: draw anew */
 	}
 	return false;
 }
@@ -342,9 +406,11 @@ static int top_run(const struct verb *verb, int argc, char **argv)
 		verb_usage(verb, "one mount only");
 	top.only = optind < argc ? argv[optind] : NULL;
 	top.terminal = isatty(STDOUT_FILENO);
-	top_begin(&top);
+	signals_handle(&top);
+	terminal_enter(&top);
 	result = top_loop(&top, interval_ms, looks);
-	top_end(&top);
+	terminal_leave(&top);
+	rows_free(top.rows, top.count);
 	if (result)
 		return verb_refused(verb, top.only, result,
 				    result == -ENOTTY ? "this is not on a cachet mount" : NULL);

@@ -18,14 +18,14 @@ from test_cli import cachet, environment
 class Screen:
     """cachet top on a terminal of its own."""
 
-    def __init__(self, t, *words, columns=200):
+    def __init__(self, t, *words, columns=200, command=None, **more):
         self.master, slave = pty.openpty()
         self.slave = slave
         self.resize(columns)
         self.before = termios.tcgetattr(slave)
         self.process = subprocess.Popen(
-            [t.run.binary('client-lib', 'cachet'), 'top', *words], stdin=slave, stdout=slave,
-            stderr=slave, env=environment(), preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            command or [t.run.binary('client-lib', 'cachet'), 'top', *words], stdin=slave,
+            stdout=slave, stderr=slave, env=environment(**more), preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
             start_new_session=True)
         self.text = ''
 
@@ -48,9 +48,13 @@ class Screen:
         self.await_text('\033[?25h\033[?1049l')
         status = self.process.wait(10)
         equal(termios.tcgetattr(self.slave), self.before, 'mode of the terminal')
+        self.close()
+        return status
+
+    def close(self):
+        self.process.wait(10)
         os.close(self.slave)
         os.close(self.master)
-        return status
 
 
 @needs('cachet')
@@ -97,6 +101,54 @@ def test_top_interrupted(t):
         screen.await_text(t.mnt[-10:])
         screen.process.send_signal(number)
         equal(screen.end(), 0, 'exit status')
+
+
+@needs('cachet')
+def test_top_and_job_control(t):
+    """Ctrl-Z gives the terminal back to the shell; fg takes it again and draws anew."""
+    screen = Screen(t, command=['bash', '--norc', '--noprofile', '-i'], PS1='prompt> ')
+    screen.await_text('prompt> ')
+    command = '%s top %s --interval 60\r' % (t.run.binary('client-lib', 'cachet'), t.mnt)
+    os.write(screen.master, command.encode())
+    for what in (b'', b'fg\r', b'fg\r'):
+        os.write(screen.master, what)
+        screen.await_text('\033[?1049h\033[?25l')
+        screen.await_text(t.mnt[-10:] + '\033[K')
+        equal(termios.tcgetattr(screen.slave)[3] & (termios.ICANON | termios.ECHO), 0, 'mode')
+        os.write(screen.master, b'\x1a')
+        before = screen.await_text('prompt> ')
+        check('\033[?25h\033[?1049l' in before and 'Stopped' in before, before)
+    os.write(screen.master, b'fg\r')
+    screen.await_text(t.mnt[-10:] + '\033[K')
+    os.write(screen.master, b'q')
+    screen.await_text('\033[?25h\033[?1049l')
+    screen.await_text('prompt> ')
+    os.write(screen.master, b'echo status $?; exit\r')
+    screen.await_text('\nstatus 0')
+    screen.close()
+
+
+@needs('cachet')
+def test_top_stopped(t):
+    """Nobody can prepare for SIGSTOP; when it goes on the terminal is taken again."""
+    screen = Screen(t, t.mnt, '--interval', '60')
+    screen.await_text(t.mnt[-10:])
+    raw = termios.tcgetattr(screen.slave)
+    check(raw != screen.before, 'the terminal shows what is typed')
+    # A process group without a shell is not stopped by SIGTSTP; it draws anew.
+    screen.process.send_signal(signal.SIGTSTP)
+    screen.await_text('\033[?25h\033[?1049l')
+    screen.await_text('\033[?1049h\033[?25l')
+    screen.await_text(t.mnt[-10:])
+    screen.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, screen.process.pid, os.WSTOPPED)
+    termios.tcsetattr(screen.slave, termios.TCSANOW, screen.before)  # as a shell does
+    screen.process.send_signal(signal.SIGCONT)
+    screen.await_text('\033[?1049h\033[?25l')
+    screen.await_text(t.mnt[-10:])
+    equal(termios.tcgetattr(screen.slave), raw, 'mode after it went on')
+    os.write(screen.master, b'q')
+    equal(screen.end(), 0, 'exit status')
 
 
 @needs('cachet')
