@@ -39,6 +39,7 @@ struct fuse_req {
 	bool done;
 	bool opened;
 	uint64_t entry; /* number of the node that the answer brought */
+	int64_t result;
 	struct fuse_file_info file;
 	fuse_interrupt_func_t interrupt;
 	void *interrupt_data;
@@ -56,7 +57,7 @@ static void fail(const char *what)
 	abort();
 }
 
-static void require(bool holds, const char *what)
+void require(bool holds, const char *what)
 {
 	if (!holds)
 		fail(what);
@@ -181,6 +182,7 @@ void kernel_sent(struct kernel *kernel, struct fuse_req *req)
 {
 	scoped_mutex(&lock);
 
+	kernel->result = req && req->done ? req->result : KERNEL_WAITS;
 	if (req)
 		req->returned = true;
 	for (unsigned i = 0; i < KERNEL_REQUESTS; i++) {
@@ -214,18 +216,19 @@ void kernel_interrupt(struct kernel *kernel, unsigned index)
 }
 
 /* Return: 0, or what libfuse says when the client does not wait any more. */
-static int answer(struct fuse_req *req)
+static int answer(struct fuse_req *req, int64_t result)
 {
 	require(!req->done, "a request was answered twice");
 	req->done = true;
+	req->result = result;
 	return req->lost ? -ENOENT : 0;
 }
 
-static int answer_alone(struct fuse_req *req)
+static int answer_alone(struct fuse_req *req, int64_t result)
 {
 	scoped_mutex(&lock);
 
-	return answer(req);
+	return answer(req, result);
 }
 
 /* --- what the daemon calls --- */
@@ -263,17 +266,17 @@ void fuse_req_interrupt_func(fuse_req_t req, fuse_interrupt_func_t function, voi
 int fuse_reply_err(fuse_req_t req, int error)
 {
 	require(error >= 0 && error < 4096, "an error that is none");
-	return answer_alone(req);
+	return answer_alone(req, -error);
 }
 
 void fuse_reply_none(fuse_req_t req)
 {
-	answer_alone(req);
+	answer_alone(req, 0);
 }
 
 static int answer_entry(struct fuse_req *req, const struct fuse_entry_param *entry)
 {
-	int result = answer(req);
+	int result = answer(req, 0);
 
 	if (result == 0 && entry->ino) {
 		require(entry->attr.st_ino == entry->ino, "numbers of a node");
@@ -308,7 +311,7 @@ int fuse_reply_create(fuse_req_t req, const struct fuse_entry_param *entry,
 int fuse_reply_open(fuse_req_t req, const struct fuse_file_info *fi)
 {
 	scoped_mutex(&lock);
-	int result = answer(req);
+	int result = answer(req, 0);
 
 	return result ? result : answer_open(req, fi);
 }
@@ -316,19 +319,18 @@ int fuse_reply_open(fuse_req_t req, const struct fuse_file_info *fi)
 int fuse_reply_attr(fuse_req_t req, const struct stat *st, double timeout)
 {
 	require(timeout >= 0 && st->st_size >= 0, "attributes");
-	return answer_alone(req);
+	return answer_alone(req, 0);
 }
 
 int fuse_reply_readlink(fuse_req_t req, const char *target)
 {
 	require(strlen(target) < 4096, "target of a link");
-	return answer_alone(req);
+	return answer_alone(req, 0);
 }
 
 int fuse_reply_write(fuse_req_t req, size_t count)
 {
-	(void)count;
-	return answer_alone(req);
+	return answer_alone(req, (int64_t)count);
 }
 
 /* Every byte is read, so that memory that is not ours is found. */
@@ -345,14 +347,18 @@ static void look_at(const void *data, size_t size)
 int fuse_reply_buf(fuse_req_t req, const char *data, size_t size)
 {
 	look_at(data, size);
-	return answer_alone(req);
+	return answer_alone(req, (int64_t)size);
 }
 
 int fuse_reply_iov(fuse_req_t req, const struct iovec *pieces, int count)
 {
-	for (int i = 0; i < count; i++)
+	int64_t size = 0;
+
+	for (int i = 0; i < count; i++) {
 		look_at(pieces[i].iov_base, pieces[i].iov_len);
-	return answer_alone(req);
+		size += (int64_t)pieces[i].iov_len;
+	}
+	return answer_alone(req, size);
 }
 
 int fuse_reply_data(fuse_req_t req, struct fuse_bufvec *data, enum fuse_buf_copy_flags flags)
@@ -361,33 +367,33 @@ int fuse_reply_data(fuse_req_t req, struct fuse_bufvec *data, enum fuse_buf_copy
 
 	(void)flags;
 	require(data->count == 1 && (data->buf[0].flags & FUSE_BUF_IS_FD), "data of a reply");
-	require(pread(data->buf[0].fd, buffer, sizeof(buffer), data->buf[0].pos) >= 0, "a descriptor");
-	return answer_alone(req);
+	require(pread(data->buf[0].fd, buffer, sizeof(buffer), data->buf[0].pos) >= 0,
+		"a descriptor");
+	return answer_alone(req, (int64_t)data->buf[0].size);
 }
 
 int fuse_reply_statfs(fuse_req_t req, const struct statvfs *st)
 {
 	require(st->f_bfree <= st->f_blocks && st->f_ffree <= st->f_files, "figures of the mount");
-	return answer_alone(req);
+	return answer_alone(req, 0);
 }
 
 int fuse_reply_xattr(fuse_req_t req, size_t count)
 {
 	require(count <= 65536, "size of an attribute");
-	return answer_alone(req);
+	return answer_alone(req, (int64_t)count);
 }
 
 int fuse_reply_lseek(fuse_req_t req, off_t offset)
 {
 	require(offset >= 0, "an offset");
-	return answer_alone(req);
+	return answer_alone(req, offset);
 }
 
 int fuse_reply_ioctl(fuse_req_t req, int result, const void *data, size_t size)
 {
-	(void)result;
 	look_at(data, size);
-	return answer_alone(req);
+	return answer_alone(req, result);
 }
 
 size_t fuse_add_direntry(fuse_req_t req, char *buffer, size_t size, const char *name,
@@ -726,23 +732,54 @@ static uint64_t digest(struct inode *inode)
 	return hash;
 }
 
-void kernel_check_seals(struct kernel *kernel)
+/* Who can still write to a file that is sealed against it? */
+static void check_writers(struct kernel *kernel, struct inode *inode, unsigned seals)
+{
+	for (unsigned i = 0; i < KERNEL_HANDLES; i++) {
+		struct kernel_handle *handle = &kernel->handles[i];
+
+		if (!handle->open || handle->ino != inode->ino)
+			continue;
+		require(!handle->backing || (handle->flags & O_ACCMODE) != O_RDWR,
+			"the kernel would map a sealed file writable through this handle");
+		require(!handle->map || !(seals & F_SEAL_WRITE), "a sealed file is mapped writable");
+	}
+	require(!(seals & F_SEAL_WRITE) || !pin_table_blocking(kernel->fs.pins, &inode->mapping),
+		"a sealed file is pinned");
+}
+
+static void check_node(struct kernel *kernel, struct kernel_node *node, struct inode *inode)
 {
 	const unsigned all = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK;
+	unsigned seals = sealing_current(&inode->sealing);
+	uint64_t size = mapping_size(&inode->mapping);
 
+	require((node->seals & ~seals) == 0, "a seal is gone");
+	require(!(node->seals & F_SEAL_SEAL) || seals == node->seals, "a seal came after the last");
+	require(!(node->seals & F_SEAL_SHRINK) || size >= node->size, "a file shrank");
+	require(!(node->seals & F_SEAL_GROW) || size <= node->size, "a file grew");
+	require(!(node->seals & F_SEAL_EXEC) || !((inode->mode ^ node->mode) & 0111),
+		"an x bit changed");
+	if (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE))
+		check_writers(kernel, inode, seals);
+	if ((node->seals & all) == all)
+		require(node->digest == digest(inode), "a sealed file has changed");
+	else if ((seals & all) == all)
+		node->digest = digest(inode);
+	node->seals = seals;
+	node->size = size;
+	node->mode = inode->mode;
+}
+
+void kernel_check_seals(struct kernel *kernel)
+{
 	kernel_drop_stale(kernel);
 	for (unsigned i = 0; i < KERNEL_NODES; i++) {
 		struct kernel_node *node = &kernel->nodes[i];
 		struct inode *inode = node->lookups ? inode_find(&kernel->fs, node->ino) : NULL;
 
 		require(!node->lookups || inode, "a node that is known is gone");
-		if (!inode || !inode_is_regular(inode) ||
-		    (sealing_current(&inode->sealing) & all) != all)
-			continue;
-		if (!node->sealed)
-			node->digest = digest(inode);
-		else
-			require(node->digest == digest(inode), "a sealed file has changed");
-		node->sealed = true;
+		if (inode && inode_is_regular(inode))
+			check_node(kernel, node, inode);
 	}
 }

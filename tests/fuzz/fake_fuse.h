@@ -19,18 +19,21 @@
 #define KERNEL_HANDLES 32
 #define KERNEL_REQUESTS 24
 #define KERNEL_BACKINGS 64
+#define KERNEL_WAITS INT64_MIN
 
 /**
  * struct kernel_node - an inode that the kernel knows
  * @lookups: references; 0: free slot
  * @used:  by open requests and handles
- * @sealed: a write seal was seen, with @digest of what was there then
+ * @seals: that were seen, with the size, the mode and the @digest of the bytes at that time
  */
 struct kernel_node {
 	uint64_t ino;
 	uint64_t lookups;
 	unsigned used;
-	bool sealed;
+	unsigned seals;
+	uint64_t size;
+	mode_t mode;
 	uint64_t digest;
 };
 
@@ -55,12 +58,14 @@ struct kernel_handle {
  * @ops: the daemon's operations
  * @runs: kernel_reset() so far
  * @pins: granted before the last kernel_reset()
+ * @result: of the last request that was sent: 0, a number of bytes, a negative errno, KERNEL_WAITS
  */
 struct kernel {
 	struct filesystem fs;
 	const struct fuse_lowlevel_ops *ops;
 	unsigned runs;
 	uint64_t pins;
+	int64_t result;
 	struct kernel_node nodes[KERNEL_NODES];
 	struct kernel_handle handles[KERNEL_HANDLES];
 	struct fuse_req *requests[KERNEL_REQUESTS];
@@ -68,6 +73,12 @@ struct kernel {
 	unsigned nr_stale;
 	int backings[KERNEL_BACKINGS]; /* descriptors of memory, -1: free */
 };
+
+/**
+ * require() - end the program unless the daemon is right
+ * @what: what is wrong if not
+ */
+void require(bool holds, const char *what);
 
 /**
  * kernel_start() - an empty mount
@@ -122,6 +133,9 @@ void kernel_interrupt(struct kernel *kernel, unsigned index);
 struct kernel_node *kernel_root(struct kernel *kernel);
 
 /**
- * kernel_check_seals() - has a sealed file changed?
+ * kernel_check_seals() - is what the seals promise true?
+ *
+ * No seal goes away, sizes, x bits and bytes stay as they were sealed, and nobody has what he needs to
+ * map a sealed file writable.
  */
 void kernel_check_seals(struct kernel *kernel);

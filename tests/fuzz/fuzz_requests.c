@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Sequences of requests. The first byte chooses the plane, each further one an operation, followed by
- * its arguments. Checked besides what sanitizers find: every request is answered once, a file that
- * is sealed for writing does not change, and nothing is left at the end.
+ * its arguments.
+ *
+ * Checked besides what sanitizers find: every request is answered once; what was written is there,
+ * and reads are as long as they must be; what a seal forbids is refused, and what it promises holds
+ * after every operation (kernel_check_seals()); nothing is left at the end.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +31,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static struct kernel kernel;
 static struct reader in;
 
-/* --- arguments --- */
+/*
+ * --- arguments ---
+ *
+ * Each is taken in a statement of its own: in which order a compiler looks at the arguments of a call
+ * is its own business, and an input must mean the same to all of them.
+ */
 
 static const char *name(void)
 {
@@ -111,6 +119,103 @@ static struct fuse_file_info file_info(const struct kernel_handle *handle)
 	};
 }
 
+/* --- what must hold of an answer --- */
+
+#define SEALS_WRITE (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
+
+/**
+ * struct before - a file before a request about it
+ */
+struct before {
+	struct inode *inode; /* borrows: the kernel knows it for as long as the request is under way */
+	unsigned seals;
+	uint64_t size;
+};
+
+static struct before before(const struct kernel_node *node)
+{
+	struct inode *inode = node ? inode_find(&kernel.fs, node->ino) : NULL;
+
+	if (!inode || !inode_is_regular(inode))
+		return (struct before){ 0 };
+	return (struct before){
+		.inode = inode,
+		.seals = sealing_current(&inode->sealing),
+		.size = mapping_size(&inode->mapping),
+	};
+}
+
+static void check_written(const struct before *file, int64_t at, size_t length, char byte)
+{
+	int64_t count = kernel.result;
+	char there;
+
+	if (file->seals & SEALS_WRITE)
+		require(count == -EPERM, "a sealed file was written to");
+	require(count <= (int64_t)length, "more was written than was sent");
+	if (file->seals & F_SEAL_GROW)
+		require(count < 0 || at + count <= (int64_t)file->size, "a write passed the end");
+	for (int64_t i = 0; i < count; i += count > 1 ? count - 1 : 1) {
+		require(mapping_read(&file->inode->mapping, &there, 1, at + i) == 1, "a written byte");
+		require(there == byte, "another byte than was written");
+	}
+}
+
+static void check_read(const struct before *file, int64_t at, size_t length)
+{
+	uint64_t rest = (uint64_t)at < file->size ? file->size - (uint64_t)at : 0;
+
+	require(kernel.result < 0 || (uint64_t)kernel.result == (rest < length ? rest : length),
+		"a read is too long or too short");
+}
+
+static void check_allocated(const struct before *file, int mode, int64_t at, int64_t length)
+{
+	if (kernel.result)
+		return;
+	require(!(file->seals & SEALS_WRITE) ||
+			!(mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)),
+		"a hole in a sealed file");
+	require(!(file->seals & F_SEAL_GROW) || mode & FALLOC_FL_PUNCH_HOLE ||
+			(uint64_t)(at + length) <= file->size,
+		"pages past the end of a file that may not grow");
+	require(mode & FALLOC_FL_KEEP_SIZE ||
+			mapping_size(&file->inode->mapping) >= (uint64_t)(at + length),
+		"an allocation that did not move the end");
+}
+
+static void check_copied(const struct before *from, int64_t from_at, const struct before *to,
+			 int64_t to_at)
+{
+	int64_t count = kernel.result;
+	char source, copy;
+
+	require(count <= 0 || !(to->seals & SEALS_WRITE), "a copy into a sealed file");
+	if (count <= 0 || from->inode == to->inode)
+		return;
+	for (int64_t i = 0; i < count; i += count > 1 ? count - 1 : 1) {
+		require(mapping_read(&from->inode->mapping, &source, 1, from_at + i) == 1 &&
+				mapping_read(&to->inode->mapping, &copy, 1, to_at + i) == 1,
+			"a copied byte");
+		require(source == copy, "another byte than was copied");
+	}
+}
+
+static void check_set(const struct before *file, int what, int64_t size)
+{
+	if (kernel.result || !file->inode || !(what & FUSE_SET_ATTR_SIZE))
+		return;
+	require(mapping_size(&file->inode->mapping) == (uint64_t)size, "another size than was set");
+	require(!(file->seals & F_SEAL_SHRINK) || (uint64_t)size >= file->size, "a file was cut");
+	require(!(file->seals & F_SEAL_GROW) || (uint64_t)size <= file->size, "a file was extended");
+}
+
+static void check_opened(const struct before *file, int flags)
+{
+	require(kernel.result || !(file->seals & SEALS_WRITE) || (flags & O_ACCMODE) == O_RDONLY,
+		"a sealed file was opened for writing");
+}
+
 /* --- operations --- */
 
 #define SEND(req, call)                       \
@@ -132,6 +237,7 @@ static void do_names(unsigned operation)
 {
 	struct kernel_node *dir = node(), *to = node();
 	const struct fuse_lowlevel_ops *ops = kernel.ops;
+	const char *second;
 	char first[300];
 
 	g_strlcpy(first, name(), sizeof(first));
@@ -158,7 +264,10 @@ static void do_names(unsigned operation)
 		SEND(about(dir, NULL), ops->rmdir(r, dir->ino, first));
 		break;
 	default:
-		SEND(about(dir, to), ops->rename(r, dir->ino, first, to->ino, name(), take(&in, 1) % 4));
+		SEND(about(dir, to), {
+			second = name();
+			ops->rename(r, dir->ino, first, to->ino, second, take(&in, 1) % 4);
+		});
 	}
 }
 
@@ -178,18 +287,24 @@ static void do_forget(void)
 static void do_attributes(unsigned operation)
 {
 	struct kernel_node *of = node();
-	struct stat st = {
-		.st_mode = take(&in, 2), .st_uid = take(&in, 1), .st_gid = take(&in, 1),
-		.st_size = offset(),
-	};
+	struct stat st = { .st_mode = take(&in, 2) };
 	struct fuse_file_info fi = { 0 };
+	struct before file = before(of);
+	bool plus;
+	int what;
+
+	st.st_uid = take(&in, 1);
+	st.st_gid = take(&in, 1);
+	st.st_size = offset();
 
 	switch (operation) {
 	case 0:
 		SEND(about(of, NULL), kernel.ops->getattr(r, of->ino, NULL));
 		break;
 	case 1:
-		SEND(about(of, NULL), kernel.ops->setattr(r, of->ino, &st, take(&in, 2), NULL));
+		what = take(&in, 2);
+		SEND(about(of, NULL), kernel.ops->setattr(r, of->ino, &st, what, NULL));
+		check_set(&file, what, st.st_size);
 		break;
 	case 2:
 		SEND(about(of, NULL), kernel.ops->readlink(r, of->ino));
@@ -198,8 +313,12 @@ static void do_attributes(unsigned operation)
 		SEND(about(of, NULL), kernel.ops->statfs(r, of->ino));
 		break;
 	default:
-		SEND(about(of, NULL), (take(&in, 1) & 1 ? kernel.ops->readdir : kernel.ops->readdirplus)(
-			r, of->ino, 40 + take(&in, 2) % 1500, take(&in, 1), &fi));
+		SEND(about(of, NULL), {
+			plus = !(take(&in, 1) & 1);
+			what = 40 + take(&in, 2) % 1500;
+			(plus ? kernel.ops->readdirplus : kernel.ops->readdir)(r, of->ino, what,
+									       take(&in, 1), &fi);
+		});
 	}
 }
 
@@ -211,10 +330,17 @@ static void do_open(unsigned operation)
 	bool lost = take(&in, 1) == 255;
 	struct fuse_req *req = kernel_request(&kernel, of, NULL, NULL, flags, lost);
 
-	if (operation == 0)
+	if (operation == 0) {
+		struct before file = before(of);
+
 		SEND(req, kernel.ops->open(r, of->ino, &fi));
-	else if (operation == 1)
-		SEND(req, kernel.ops->create(r, of->ino, name(), take(&in, 2) % 010000, &fi));
+		check_opened(&file, flags);
+	} else if (operation == 1)
+		SEND(req, {
+			const char *fresh = name();
+
+			kernel.ops->create(r, of->ino, fresh, take(&in, 2) % 010000, &fi);
+		});
 	else
 		SEND(req, kernel.ops->tmpfile(r, of->ino, take(&in, 2) % 010000, &fi));
 }
@@ -245,24 +371,35 @@ static void do_data(unsigned operation)
 	int64_t at = offset();
 	size_t length = take(&in, 2);
 	struct fuse_bufvec data = FUSE_BUFVEC_INIT(length);
+	struct before file = before(of), target = before(to ? node_of(to) : NULL);
 	struct fuse_req *req;
+	int64_t more;
+	int mode;
 
 	if (!through)
 		return;
 	req = kernel_request(&kernel, of, operation == 4 ? node_of(to) : NULL, through, 0, false);
 	if (operation == 0 && !through->backing && at >= 0) {
 		SEND(req, kernel.ops->read(r, of->ino, length, at, &fi));
+		check_read(&file, at, length);
 	} else if (operation == 1 && !through->backing && at >= 0 && (through->flags & O_ACCMODE)) {
 		memset(bytes, take(&in, 1), sizeof(bytes));
 		data.buf[0].mem = bytes;
 		SEND(req, kernel.ops->write_buf(r, of->ino, &data, at, &fi));
+		if (length && !(through->flags & O_APPEND))
+			check_written(&file, at, length, bytes[0]);
 	} else if (operation == 2) {
-		SEND(req, kernel.ops->fallocate(r, of->ino, take(&in, 1), at, offset(), &fi));
+		mode = take(&in, 1);
+		more = offset();
+		SEND(req, kernel.ops->fallocate(r, of->ino, mode, at, more, &fi));
+		check_allocated(&file, mode, at, more);
 	} else if (operation == 3) {
 		SEND(req, kernel.ops->lseek(r, of->ino, at, take(&in, 1) % 6, &fi));
 	} else if (operation == 4) {
-		SEND(req, kernel.ops->copy_file_range(r, of->ino, at, &fi, to->ino, offset(), &fi_to,
+		more = offset();
+		SEND(req, kernel.ops->copy_file_range(r, of->ino, at, &fi, to->ino, more, &fi_to,
 						      length, 0));
+		check_copied(&file, at, &target, more);
 	} else if (req) {
 		SEND(req, fuse_reply_err(r, EINVAL)); /* the kernel asks no such thing */
 	}
@@ -330,11 +467,10 @@ static void do_seal(void)
 		CACHET_SEAL_COMMIT, CACHET_SEAL_ABORT, CACHET_SEAL_FORCE,
 	};
 	struct kernel_handle *through = handle(), *handed = handle();
-	struct cachet_seals args = {
-		.size = sizeof(args), .seals = take(&in, 1), .flags = flags[take(&in, 1) % 8],
-		.timeout_ms = (int)(take(&in, 1) % 16) - 3,
-	};
+	struct cachet_seals args = { .size = sizeof(args), .seals = take(&in, 1) };
 
+	args.flags = flags[take(&in, 1) % 8];
+	args.timeout_ms = (int)(take(&in, 1) % 16) - 3;
 	if (args.flags & (CACHET_SEAL_PREPARE | CACHET_SEAL_COMMIT | CACHET_SEAL_ABORT))
 		args.handle = handed ? handed->fh : 0;
 	if (through)
@@ -344,12 +480,13 @@ static void do_seal(void)
 static void do_pin(unsigned operation)
 {
 	struct kernel_handle *through = handle();
-	struct cachet_pin pin = {
-		.size = sizeof(pin), .flags = take(&in, 1) % 3, .offset = offset(),
-		.length = take(&in, 2), .ttl_ms = take(&in, 1) % 8, .label = "fuzz",
-	};
-	struct cachet_unpin unpin = { .size = sizeof(unpin), .id = kernel.pins + take(&in, 1) % 8 };
+	struct cachet_pin pin = { .size = sizeof(pin), .flags = take(&in, 1) % 3, .label = "fuzz" };
+	struct cachet_unpin unpin = { .size = sizeof(unpin) };
 
+	pin.offset = offset();
+	pin.length = take(&in, 2);
+	pin.ttl_ms = take(&in, 1) % 8;
+	unpin.id = kernel.pins + take(&in, 1) % 8;
 	if (!through)
 		return;
 	if (operation)
@@ -385,6 +522,15 @@ static void do_list(void)
 	send_ioctl(through, CACHET_IOC_PIN_LIST, &args, sizeof(args.pins));
 	args.pins.size = sizeof(args.stat);
 	send_ioctl(through, CACHET_IOC_STAT, &args, sizeof(args.stat));
+}
+
+static void do_caller(void)
+{
+	unsigned uid;
+
+	kernel_interrupt(&kernel, take(&in, 1));
+	uid = take(&in, 1) % 2;
+	kernel_caller(uid, take(&in, 1) % 2);
 }
 
 static void operation(unsigned which)
@@ -427,8 +573,7 @@ static void operation(unsigned which)
 		do_list();
 		break;
 	default:
-		kernel_interrupt(&kernel, take(&in, 1));
-		kernel_caller(take(&in, 1) % 2, take(&in, 1) % 2);
+		do_caller();
 	}
 }
 
