@@ -5,7 +5,8 @@ import os
 import stat
 import struct
 
-from harness import needs, opened, write_file
+import abi
+from harness import equal, needs, opened, refused, write_file
 from sheets import GROUP, OTHER, OWNER, sheet
 
 OK = 0
@@ -176,6 +177,21 @@ def test_acl_of_a_file(t):
         ctime = os.stat(path).st_ctime_ns
         s.call(OK, 'the same ACL', os.setxattr, path, ACCESS, FULL)
         s.true(os.stat(path).st_ctime_ns > ctime, 'ctime')
+
+
+@needs('cachet')
+def test_acl_of_a_file_sealed_against_exec(t):
+    """An ACL changes the mode, too: no x bit comes or goes that way either."""
+    path = t.sealable(b'contents', 0o640)
+    t.add_seals(path, abi.SEAL_EXEC)
+    for owner, named, mask, others in ((7, 4, 4, 0), (6, 5, 5, 0), (6, 4, 4, 1)):
+        refused(errno.EPERM, os.setxattr, path, ACCESS, acl(
+            (USER_OBJ, owner), (USER, named, OTHER), (GROUP_OBJ, 4), (MASK, mask),
+            (OTHERS, others)))
+        refused(errno.ENODATA, os.getxattr, path, ACCESS)
+        equal(mode_of(path), 0o640, 'mode after a refused ACL')
+    os.setxattr(path, ACCESS, FULL)
+    equal(mode_of(path), 0o660, 'mode after an ACL without an x bit')
 
 
 def acl_tasks(s, top, table):

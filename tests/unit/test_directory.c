@@ -10,6 +10,7 @@
 #include <sys/xattr.h>
 
 #include "base/clock.h"
+#include "inode/acl.h"
 #include "inode/attr.h"
 #include "inode/xattr.h"
 
@@ -592,6 +593,67 @@ static void *storm_look(void *data)
 	return NULL;
 }
 
+/* What the kernel would not let pass; and what follows from an ACL for the mode. */
+struct acl_bytes {
+	uint32_t version;
+	struct {
+		uint16_t tag, bits;
+		uint32_t id;
+	} entries[5];
+};
+
+#define ACL_BYTES(entries) (4 + 8 * (size_t)(entries))
+
+static int set_acl(struct inode *inode, struct acl_bytes acl, size_t size)
+{
+	acl.version = GUINT32_TO_LE(acl.version);
+	for (unsigned i = 0; i < G_N_ELEMENTS(acl.entries); i++) {
+		acl.entries[i].tag = GUINT16_TO_LE(acl.entries[i].tag);
+		acl.entries[i].bits = GUINT16_TO_LE(acl.entries[i].bits);
+		acl.entries[i].id = GUINT32_TO_LE(acl.entries[i].id);
+	}
+	return acl_set(inode, ACL_XATTR_ACCESS, &acl, size, 0);
+}
+
+static void test_acl(void)
+{
+	const struct acl_bytes full = {
+		.version = 2,
+		.entries = { { 1, 6, -1 }, { 2, 7, 1000 }, { 4, 4, -1 }, { 16, 5, -1 }, { 32, 0, -1 } },
+	};
+	struct acl_bytes minimal = {
+		.version = 2, .entries = { { 1, 6, -1 }, { 4, 4, -1 }, { 32, 0, -1 } },
+	}, bad;
+	struct filesystem fs;
+	struct inode *file;
+
+	setup(&fs);
+	file = make_file(fs.root, "file");
+	for (size_t size = 0; size < ACL_BYTES(3); size++)
+		g_assert_cmpint(set_acl(file, minimal, size), ==, -EINVAL);
+	g_assert_cmpint(set_acl(file, full, ACL_BYTES(4)), ==, -EINVAL); /* no entry for others */
+	bad = full;
+	bad.version = 1;
+	g_assert_cmpint(set_acl(file, bad, ACL_BYTES(5)), ==, -EINVAL);
+	bad = full;
+	bad.entries[1].bits = 8;
+	g_assert_cmpint(set_acl(file, bad, ACL_BYTES(5)), ==, -EINVAL);
+	bad = full;
+	bad.entries[3].tag = 8; /* no mask */
+	g_assert_cmpint(set_acl(file, bad, ACL_BYTES(5)), ==, -EINVAL);
+	g_assert_cmpint(acl_set(file, ACL_XATTR_DEFAULT, &full, ACL_BYTES(5), 0), ==, -EACCES);
+	g_assert_cmpuint(file->mode, ==, S_IFREG | 0644);
+	g_assert_cmpint(xattr_get(file, ACL_XATTR_ACCESS, NULL, 0), ==, -ENODATA);
+
+	g_assert_cmpint(set_acl(file, full, ACL_BYTES(5)), ==, 0);
+	g_assert_cmpuint(file->mode, ==, S_IFREG | 0650);
+	g_assert_cmpint(xattr_get(file, ACL_XATTR_ACCESS, NULL, 0), ==, ACL_BYTES(5));
+	g_assert_cmpint(set_acl(file, minimal, ACL_BYTES(3)), ==, 0);
+	g_assert_cmpuint(file->mode, ==, S_IFREG | 0640);
+	g_assert_cmpint(xattr_get(file, ACL_XATTR_ACCESS, NULL, 0), ==, -ENODATA);
+	teardown(&fs);
+}
+
 static void *storm_make(void *data)
 {
 	struct storm *storm = data;
@@ -675,6 +737,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/directory/attr", test_attr);
 	g_test_add_func("/directory/attr-charges", test_attr_charges);
 	g_test_add_func("/directory/xattr", test_xattr);
+	g_test_add_func("/directory/acl", test_acl);
 	g_test_add_func("/directory/storm", test_storm);
 	return g_test_run();
 }
