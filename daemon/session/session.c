@@ -35,6 +35,7 @@
 #include "session/notifier.h"
 #include "session/notify_socket.h"
 #include "session/ops.h"
+#include "session/watchdog.h"
 
 #define WORKERS_MAX 16
 
@@ -63,6 +64,7 @@ struct session {
 	struct fuse_session *fuse;
 	struct notifier notifier;
 	struct notify_socket manager;
+	struct watchdog watchdog;
 	GMainLoop *loop;
 	char *mountpoint;
 	pthread_t loop_thread;
@@ -307,9 +309,12 @@ static gboolean session_tell_manager(gpointer data)
 {
 	struct session *session = data;
 	struct filesystem *fs = &session->fs;
+	bool hangs = watchdog_look(&session->watchdog, fs->fuse_fd,
+				   tally_counter(fs->tally, COUNT_REQUESTS));
 
-	notify_socket_send(&session->manager, "WATCHDOG=1\nSTATUS=io=%s, %" G_GUINT64_FORMAT
+	notify_socket_send(&session->manager, "%sSTATUS=%sio=%s, %" G_GUINT64_FORMAT
 			   " inodes, %" G_GUINT64_FORMAT " handles, %u seals wait",
+			   hangs ? "" : "WATCHDOG=1\n", hangs ? "hangs, " : "",
 			   fs->plane == CACHET_PLANE_KERNEL ? "kernel" : "daemon",
 			   (guint64)atomic_load(&fs->stats.inodes),
 			   (guint64)atomic_load(&fs->stats.handles),
@@ -317,7 +322,7 @@ static gboolean session_tell_manager(gpointer data)
 	return G_SOURCE_CONTINUE;
 }
 
-/* The watchdog hears the main loop, which ends the daemon; a worker may wait for good reasons. */
+/* The watchdog hears the main loop, which ends the daemon, as long as workers take requests. */
 static void session_ready(struct session *session)
 {
 	guint64 half_ms = session->manager.watchdog_us / 2000;

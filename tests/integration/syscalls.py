@@ -63,6 +63,8 @@ _process_vm_writev = _function('process_vm_writev', ssize_t, ctypes.c_int, ctype
 _mount = _function('mount', ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p,
                    ctypes.c_ulong, ctypes.c_char_p)
 _umount2 = _function('umount2', ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
+_ptrace = _function('ptrace', ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_void_p,
+                    ctypes.c_void_p)
 _unshare = _function('unshare', ctypes.c_int, ctypes.c_int)
 _prctl = _function('prctl', ctypes.c_int, ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong,
                    ctypes.c_ulong, ctypes.c_ulong)
@@ -157,6 +159,17 @@ def mount(source, target, kind, flags, options):
 
 def umount(target, lazy=False):
     _check(_umount2(os.fsencode(target), 2 if lazy else 0))
+
+
+def ptrace_stop(thread):
+    """Stop one thread of another process, and no other."""
+    _check(_ptrace(0x4206, thread, None, None))  # PTRACE_SEIZE
+    _check(_ptrace(0x4207, thread, None, None))  # PTRACE_INTERRUPT
+    os.waitpid(thread, 0x40000000)  # __WALL
+
+
+def ptrace_detach(thread):
+    _check(_ptrace(17, thread, None, None))
 
 
 def unshare(flags):

@@ -8,9 +8,10 @@ import subprocess
 import tempfile
 
 import abi
+import syscalls
 from abi import SEAL_WRITE
-from harness import (MiB, Failure, check, equal, limit, needs, opened, refused, run_as, within,
-                     write_file)
+from harness import (Child, MiB, Failure, check, equal, limit, needs, opened, refused, run_as,
+                     within, write_file)
 from mounts import daemons_of, mount_at
 from test_mount import end_of
 
@@ -117,6 +118,41 @@ def test_notify(t):
                 watchdog, status = message(listener)
                 equal(watchdog, 'WATCHDOG=1', 'watchdog')
                 check(status.startswith('STATUS=io=%s, ' % plane), 'status: %r' % status)
+        await_message(listener, 'STOPPING=1')
+
+
+def workers(pid):
+    """Threads of a daemon but the main one."""
+    return [int(name) for name in os.listdir('/proc/%d/task' % pid) if int(name) != pid]
+
+
+@needs('cachet')
+def test_watchdog(t):
+    """The watchdog hears nothing while requests wait that no worker takes."""
+    if t.transport == 'uring':
+        t.skip('requests over io_uring do not wait in /dev/fuse')
+    mount = t.run.new_mount()
+    with manager(os.path.join(mount.directory, 'notify'), WATCHDOG_USEC='200000') as listener:
+        with started(mount, []):
+            await_message(listener, 'WATCHDOG=1')
+            stopped = []
+            try:
+                for thread in workers(mount.pid):
+                    syscalls.ptrace_stop(thread)
+                    stopped.append(thread)
+            except PermissionError as error:
+                t.skip('a process cannot be traced here: %s' % error)
+            # Nobody waits: nothing is wrong, however long it takes.
+            for _ in range(3):
+                await_message(listener, 'WATCHDOG=1')
+            client = Child(lambda link: os.statvfs(mount.path).f_namemax, uid=mount.uid,
+                           gid=mount.gid)
+            within(10, lambda: message(listener)[0].startswith('STATUS=hangs, '), 'no alarm')
+            check('no worker takes them' in mount.log(), 'nothing in the log')
+            for thread in stopped:
+                syscalls.ptrace_detach(thread)
+            equal(client.wait(), 255, 'the answer')
+            await_message(listener, 'WATCHDOG=1')
         await_message(listener, 'STOPPING=1')
 
 
