@@ -27,6 +27,24 @@ static const char *log_prefix(int priority)
 	return priority == LOG_ERR ? "error: " : priority == LOG_WARNING ? "warning: " : "";
 }
 
+gboolean log_audits_wanted(void)
+{
+	return log_audits || log_to_syslog || log_to_journal;
+}
+
+void log_audit(const char *message, const struct log_field *fields, gsize count)
+{
+	GLogField all[LOG_FIELDS_MAX + 3] = {
+		{ "MESSAGE", message, -1 },
+		{ "PRIORITY", "6", -1 },
+		{ "GLIB_DOMAIN", G_LOG_DOMAIN, -1 },
+	};
+
+	for (gsize i = 0; i < MIN(count, LOG_FIELDS_MAX); i++)
+		all[i + 3] = (GLogField){ fields[i].key, fields[i].value, -1 };
+	g_log_structured_array(G_LOG_LEVEL_INFO, all, MIN(count, LOG_FIELDS_MAX) + 3);
+}
+
 static GLogWriterOutput log_writer(GLogLevelFlags level, const GLogField *fields, gsize count,
 				   gpointer data)
 {
@@ -35,7 +53,7 @@ static GLogWriterOutput log_writer(GLogLevelFlags level, const GLogField *fields
 	(void)data;
 	if (priority == LOG_DEBUG && !log_verbose)
 		return G_LOG_WRITER_HANDLED;
-	if (level & G_LOG_LEVEL_INFO && !log_audits && !log_to_syslog && !log_to_journal)
+	if (level & G_LOG_LEVEL_INFO && !log_audits_wanted())
 		return G_LOG_WRITER_HANDLED;
 	if (log_to_journal &&
 	    g_log_writer_journald(level, fields, count, NULL) == G_LOG_WRITER_HANDLED)

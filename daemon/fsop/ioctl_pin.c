@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "fsop/audit.h"
 #include "fsop/ioctl.h"
+#include "inode/audit.h"
 #include "inode/holders.h"
 #include "inode/process.h"
 
@@ -133,8 +133,8 @@ void ioctl_unpin(struct ioctl_call *call, const struct cachet_unpin *args)
 {
 	struct mapping *mapping = &call->inode->mapping;
 	struct pin_table *pins = call->fs->pins;
-	uint64_t ino = call->inode->ino; /* once it is answered the file may go */
 	struct unpin_call *unpin;
+	struct pin_info info;
 	int result;
 
 	if (args->reserved || !call->handle) {
@@ -149,9 +149,13 @@ void ioctl_unpin(struct ioctl_call *call, const struct cachet_unpin *args)
 	result = pin_table_remove(pins, mapping, args->id, call->handle->id, unpin_call_done, unpin);
 	/* The owner of the file and root may break a pin that is somebody else's. */
 	if (result == -EPERM && inode_owner_or_root(call->inode, &call->caller)) {
+		auto_inode inode = call->inode; /* once it is answered the file may go */
+		bool known = pin_table_list(pins, mapping, args->id - 1, &info, 1) == 1;
+
+		inode_get(inode);
 		result = pin_table_remove(pins, mapping, args->id, 0, unpin_call_done, unpin);
-		if (result == 0)
-			audit_pin_broken(ino, args->id, &call->caller);
+		if (result == 0 && known)
+			audit_pin_broken(inode, &info, &call->caller);
 	}
 	if (result) {
 		request_stop_clock(call->fs, &unpin->clock);

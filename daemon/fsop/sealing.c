@@ -5,7 +5,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "fsop/audit.h"
+#include "inode/audit.h"
 
 /**
  * struct seal_wait - a seal request and the FUSE request that it answers
@@ -34,7 +34,7 @@ static void seal_wait_answer(struct seal_wait *wait, int result)
 	if (result == 0 && wait->request.verb != SEAL_PREPARE) {
 		struct caller caller = request_caller(wait->req);
 
-		audit_seal(wait->inode->ino, wait->request.seals, &caller);
+		audit_seal(wait->inode, wait->request.seals, &caller);
 	}
 	request_stop_clock(wait->inode->fs, &wait->clock);
 	wait->answer(wait->req, wait->inode, result);

@@ -7,6 +7,10 @@
  * that nobody else moves directories while it looks who is whose ancestor. It locks an ancestor
  * before a descendant, which is the order of parent and child everywhere, and unrelated directories
  * by number.
+ *
+ * The names of an inode are entries of any directories; its own lock guards the list. Who wants to
+ * know a path takes rename_lock, so that nothing above moves meanwhile, and one inode's lock at a
+ * time.
  */
 #include "inode/directory.h"
 
@@ -24,12 +28,34 @@
 
 static pthread_mutex_t rename_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void entry_free(gpointer data)
+/* It is a name of its inode from here on. */
+static void entry_attach(struct entry *entry, struct inode *dir)
 {
-	struct entry *entry = data;
+	struct inode *inode = entry->inode;
 
+	entry->dir = dir->ino;
+	scoped_mutex(&inode->lock);
+	list_add_tail(&inode->names, &entry->of_inode);
+}
+
+static void entry_detach(struct entry *entry)
+{
+	struct inode *inode = entry->inode;
+
+	scoped_mutex(&inode->lock);
+	list_del(&entry->of_inode);
+}
+
+static void entry_free(struct entry *entry)
+{
 	inode_put(entry->inode);
 	g_free(entry);
+}
+
+static void entry_drop(gpointer data)
+{
+	entry_detach(data);
+	entry_free(data);
 }
 
 static struct entry *entry_new(const char *name, struct inode *inode)
@@ -40,6 +66,7 @@ static struct entry *entry_new(const char *name, struct inode *inode)
 	memcpy(entry->name, name, bytes);
 	inode_get(inode);
 	entry->inode = inode;
+	list_init(&entry->of_inode);
 	return entry;
 }
 
@@ -47,7 +74,7 @@ struct directory *directory_new(uint64_t parent)
 {
 	struct directory *directory = g_new0(struct directory, 1);
 
-	directory->by_name = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, entry_free);
+	directory->by_name = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, entry_drop);
 	xarray_init(&directory->by_cookie);
 	directory->next_cookie = COOKIE_FIRST;
 	directory->parent = parent;
@@ -145,7 +172,9 @@ static int directory_add_entry_locked(struct inode *dir, struct entry *entry)
 	if (result)
 		return result;
 	g_hash_table_insert(dir->directory->by_name, entry->name, entry);
+	entry->dir = dir->ino;
 	pthread_mutex_lock(&inode->lock);
+	list_add_tail(&inode->names, &entry->of_inode);
 	if (inode_is_dir(inode)) {
 		inode->nlink = 2;
 		dir->nlink++;
@@ -190,8 +219,10 @@ static int inode_check_replaceable(struct inode *inode, bool want_dir)
 }
 
 /* The last step of a removal: fails only if a directory was filled meanwhile. */
-static int inode_unlink_locked_dir(struct inode *dir, struct inode *inode)
+static int entry_unlink_locked_dir(struct inode *dir, struct entry *entry)
 {
+	struct inode *inode = entry->inode;
+
 	scoped_mutex(&inode->lock);
 	if (inode_is_dir(inode)) {
 		if (g_hash_table_size(inode->directory->by_name))
@@ -202,6 +233,7 @@ static int inode_unlink_locked_dir(struct inode *dir, struct inode *inode)
 	} else {
 		inode->nlink--;
 	}
+	list_del(&entry->of_inode);
 	attr_touch_ctime_locked(inode);
 	return 0;
 }
@@ -219,7 +251,7 @@ int directory_remove(struct inode *dir, const char *name, bool rmdir)
 	entry = directory_entry_locked(dir, name);
 	result = entry ? inode_check_replaceable(entry->inode, rmdir) : -ENOENT;
 	if (result == 0)
-		result = inode_unlink_locked_dir(dir, entry->inode);
+		result = entry_unlink_locked_dir(dir, entry);
 	if (result == 0) {
 		directory_take_locked(dir, entry);
 		attr_touch_locked(dir);
@@ -292,8 +324,12 @@ static void directory_exchange_locked(struct inode *from_dir, struct entry *from
 
 	lock_assert_held(&from_dir->lock);
 	lock_assert_held(&to_dir->lock);
+	entry_detach(from);
+	entry_detach(to);
 	from->inode = to->inode;
 	to->inode = moved;
+	entry_attach(from, from_dir);
+	entry_attach(to, to_dir);
 	inode_moved(to->inode, from_dir, to_dir);
 	inode_moved(from->inode, to_dir, from_dir);
 	attr_touch_locked(from_dir);
@@ -331,7 +367,7 @@ static int directory_move_locked(struct inode *from_dir, struct entry *from, str
 		return result;
 	}
 	if (to) {
-		result = inode_unlink_locked_dir(to_dir, to->inode);
+		result = entry_unlink_locked_dir(to_dir, to);
 		if (result) {
 			directory_erase_cookie_locked(to_dir, fresh);
 			*old = fresh;
@@ -340,10 +376,14 @@ static int directory_move_locked(struct inode *from_dir, struct entry *from, str
 		*replaced = directory_take_locked(to_dir, to);
 	}
 	g_hash_table_insert(to_dir->directory->by_name, fresh->name, fresh);
-	if (whiteout)
+	entry_attach(fresh, to_dir);
+	entry_detach(from);
+	if (whiteout) {
 		entry_set_whiteout(from, whiteout);
-	else
+		entry_attach(from, from_dir);
+	} else {
 		*old = directory_take_locked(from_dir, from);
+	}
 	inode_moved(inode, from_dir, to_dir);
 	attr_touch_locked(from_dir);
 	attr_touch_locked(to_dir);
@@ -468,4 +508,50 @@ bool directory_next(struct inode *dir, uint64_t *cookie, char *name, struct inod
 	inode_get(entry->inode);
 	*inode = entry->inode;
 	return true;
+}
+
+/* One of the names of an inode. Return: a reference to the directory that it is in, or NULL. */
+static struct inode *inode_one_name(struct inode *inode, char *name)
+{
+	uint64_t dir = 0;
+
+	pthread_mutex_lock(&inode->lock);
+	if (!list_empty(&inode->names)) {
+		struct entry *entry = list_first(&inode->names, struct entry, of_inode);
+
+		strcpy(name, entry->name);
+		dir = entry->dir;
+	}
+	pthread_mutex_unlock(&inode->lock);
+	return dir ? inode_lookup(inode->fs, dir) : NULL;
+}
+
+int inode_path(struct inode *inode, char *path, size_t size)
+{
+	char name[NAME_BYTES_MAX + 1] = "";
+	size_t at = size - 1;
+	int result = 0;
+
+	path[at] = '\0';
+	inode_get(inode);
+	scoped_mutex(&rename_lock);
+	while (inode && inode->ino != FILESYSTEM_ROOT_INO && result == 0) {
+		struct inode *dir = inode_one_name(inode, name);
+		size_t length = strlen(name);
+
+		if (!dir) {
+			result = -ENOENT;
+		} else if (at < length + 1) {
+			result = -ENAMETOOLONG;
+		} else {
+			at -= length;
+			memcpy(path + at, name, length);
+			path[--at] = '/';
+		}
+		inode_put(inode);
+		inode = dir;
+	}
+	inode_put(inode);
+	memmove(path, path + at, size - at);
+	return result;
 }

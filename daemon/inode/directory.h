@@ -22,10 +22,14 @@ enum {
 /**
  * struct entry - one name
  * @inode: holds a reference
+ * @of_inode: in the names of @inode, guarded by its lock
+ * @dir:    number of the directory that it is in
  * @cookie: grows with time and is never reused in its directory, so that readdir() is stable
  */
 struct entry {
 	struct inode *inode;
+	struct list of_inode;
+	uint64_t dir;
 	uint64_t cookie;
 	char name[];
 };
@@ -119,3 +123,13 @@ int directory_rename_whiteout(struct inode *from_dir, const char *from, struct i
  * Return: true; false at the end.
  */
 bool directory_next(struct inode *dir, uint64_t *cookie, char *name, struct inode **inode);
+
+/**
+ * inode_path() - how an inode is called, from the root of the mount on
+ * @path: filled in: "/" and names, as they are at the moment; "" for the root
+ * @size: bytes of @path
+ * Context: takes the filesystem-wide lock of renames, and locks of inodes; no lock is held. Time in
+ * proportion to the depth.
+ * Return: 0; -ENOENT (it has no name); -ENAMETOOLONG.
+ */
+int inode_path(struct inode *inode, char *path, size_t size);

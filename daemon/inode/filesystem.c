@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/rcu.h"
 #include "inode/attr.h"
+#include "inode/audit.h"
 #include "inode/directory.h"
 #include "inode/handle.h"
 #include "inode/inode.h"
@@ -43,10 +44,17 @@ static void pin_owner_released(struct mapping *mapping, void *owner)
 	pthread_mutex_unlock(&inode->lock);
 }
 
+static void pin_owner_expired(struct mapping *mapping, void *owner, const struct pin_info *info)
+{
+	(void)owner;
+	audit_pin_expired(mapping_inode(mapping), info);
+}
+
 static const struct pin_owner_ops pin_owner_ops = {
 	.get = pin_owner_get,
 	.put = pin_owner_put,
 	.released = pin_owner_released,
+	.expired = pin_owner_expired,
 };
 
 /* The collapser's own reference is the last one when names, handles and the kernel are done with it. */

@@ -91,6 +91,7 @@ struct slow_task {
  * @features: CACHET_FEATURE_*
  * @kernel_passthrough, @kernel_io_uring: the kernel's word at INIT; whether it works is tried later
  * @settled: plane and features are known, see filesystem_settled()
+ * @mountpoint: borrows; NULL before the mount
  * @fuse_fd:  borrows the session's descriptor of /dev/fuse, for backing ids; -1 before the mount
  * @device:   st_dev of the mount, 0 while unknown
  * @inodes:   by number
@@ -111,6 +112,7 @@ struct filesystem {
 	atomic_bool settled;
 	pthread_mutex_t settle_lock;
 	pthread_cond_t settle;
+	const char *mountpoint;
 	int fuse_fd;
 	dev_t device;
 	struct reservation budget;

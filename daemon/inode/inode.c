@@ -162,6 +162,7 @@ int inode_new(struct filesystem *fs, mode_t mode, dev_t rdev, const struct calle
 	inode->fs = fs;
 	inode->user = user;
 	atomic_init(&inode->refs, 1);
+	list_init(&inode->names);
 	pthread_mutex_init(&inode->lock, NULL);
 	inode->gid = inode_inherit(parent, caller->gid, &mode);
 	inode->uid = caller->uid;

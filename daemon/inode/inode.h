@@ -29,6 +29,7 @@ struct directory;
  * @lock:   guards everything below but @mapping, which guards itself
  * @atime_until: second up to which a read need not change @atime; may be read without the lock
  * @backing: passthrough: the kernel's id of the memory; 0: none, as when no handle is open
+ * @names: its entries in directories, see directory.h
  * @memory_mtime: the memory's own time of change that is already in @mtime
  * @memory_atime: the memory's own time of access that is already in @atime, or too early for it
  * @past_writers: processes that had opened closed handles that hindered seals; the last ones of
@@ -50,6 +51,7 @@ struct inode {
 	mode_t mode;
 	uid_t uid;
 	gid_t gid;
+	struct list names;
 	struct user *user; /* whom it counts for; NULL without limits by owner */
 	dev_t rdev;
 	unsigned nlink;

@@ -230,6 +230,7 @@ static bool session_mount(struct session *session)
 		return false;
 	}
 	session->fs.fuse_fd = fuse_session_fd(session->fuse);
+	session->fs.mountpoint = session->mountpoint;
 	session->fs.device = mountpoint_device(session->mountpoint);
 	session->fs.session = session;
 	session->fs.invalidate = session_invalidate;

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Lines for auditors: on standard error when the log is verbose, in the journal with fields."""
+import json
 import os
 import shutil
 import subprocess
@@ -38,8 +39,9 @@ def test_audit_lines(t):
     with started(mount, ['-d']):
         ino, pin = seal_and_break(t, mount)
         uid = mount.uid or os.geteuid()
-        for text in ('inode %d: pin %d broken by process ' % (ino, pin),
-                     'inode %d: sealed grow,write by process ' % ino):
+        path = os.path.join(mount.path, 'a')
+        for text in ('%s (inode %d): pin %d of process ' % (path, ino, pin),
+                     '%s (inode %d): sealed grow,write by process ' % (path, ino)):
             within(5, lambda: text in mount.log(), 'no line "%s":\n%s' % (text, mount.log()))
         lines = [line for line in mount.log().splitlines() if ' by process ' in line]
         equal(len(lines), 2, 'lines')
@@ -57,18 +59,97 @@ def test_audit_is_not_in_files(t):
 
 
 JOURNAL = r'''
-import os, socket, subprocess, sys
-daemon, cachet, mount, io = sys.argv[1:]
+import ctypes, json, os, socket, struct, subprocess, sys
+daemon, mount, io, here = sys.argv[1:]
+sys.path.insert(0, here)
+import abi
+
 subprocess.run(['mount', '-t', 'tmpfs', 'none', '/run'], check=True)
 os.makedirs('/run/systemd/journal')
 journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 journal.bind('/run/systemd/journal/socket')
 journal.settimeout(10)
+lines = []
+
+
+def listen(what):
+    # The fields of the next line for auditors; a value with a newline has its length before it.
+    data, fields = b'', {}
+    while b'RESULT=' not in data:
+        data = journal.recv(65536)
+    while data:
+        key, data = data.split(b'\n', 1)
+        if b'=' in key:
+            key, value = key.split(b'=', 1)
+        else:
+            length = struct.unpack_from('<Q', data)[0]
+            value, data = data[8:8 + length], data[9 + length:]
+        fields[key.decode()] = value.decode()
+    lines.append((what, fields))
+
+
+def seal(path, seals=abi.SEAL_GROW, fd=None):
+    opened = os.open(path, os.O_RDONLY) if fd is None else fd
+    abi.add_seals(opened, seals)
+    if fd is None:
+        os.close(opened)
+
+
+def new(path):
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    os.write(fd, bytes(8192))
+    return fd
+
+
 subprocess.run([daemon, '-o', io, mount], check=True)
 try:
-    subprocess.run(['sh', '-c', 'head -c 8192 /dev/zero >"$1"', 'sh', mount + '/a'], check=True)
-    subprocess.run([cachet, 'seal', mount + '/a'], check=True)
-    sys.stdout.write(journal.recv(65536).decode())
+    os.makedirs(mount + '/d/deep')
+    fd = new(mount + '/d/a')
+    seal(mount + '/d/a')
+    listen('new')
+    os.rename(mount + '/d/a', mount + '/d/deep/b')
+    seal(mount + '/d/deep/b')
+    listen('renamed')
+    os.rename(mount + '/d', mount + '/e')
+    seal(mount + '/e/deep/b')
+    listen('its directory renamed')
+    os.link(mount + '/e/deep/b', mount + '/c')
+    os.unlink(mount + '/e/deep/b')
+    seal(mount + '/c')
+    listen('another link of it')
+    other = new(mount + '/other')
+    assert ctypes.CDLL(None).renameat2(-100, os.fsencode(mount + '/c'), -100,
+                                       os.fsencode(mount + '/other'), 2) == 0
+    seal(mount + '/other')
+    listen('exchanged')
+    seal(mount + '/c')
+    listen('the other one')
+    os.rename(mount + '/c', mount + '/other')
+    seal(mount + '/other')
+    listen('replaced it')
+    seal('', fd=fd)
+    listen('was replaced')
+    strange = new(mount + '/e/two\nlines')
+    seal(mount + '/e/two\nlines')
+    listen('strange')
+    os.unlink(mount + '/e/two\nlines')
+    seal('', fd=strange)
+    listen('unlinked')
+    temporary = os.open(mount, os.O_TMPFILE | os.O_RDWR, 0o600)
+    seal('', fd=temporary)
+    listen('never named')
+    pinned = new(mount + '/pinned')
+    breaker = os.open(mount + '/pinned', os.O_RDONLY)
+    abi.unpin(breaker, abi.pin(pinned, 0, 4096, label='camera'))
+    listen('broken')
+    abi.pin(pinned, 0, 4096, ttl_ms=30)
+    listen('expired')
+    abi.unpin(pinned, abi.pin(pinned, 0, 4096))
+    seal(mount + '/pinned', abi.SEAL_SHRINK | abi.SEAL_GROW)
+    listen('the last')
+    for descriptor in (fd, other, strange, temporary, pinned, breaker):
+        os.close(descriptor)
+    print(json.dumps([os.getpid(), lines]))
 finally:
     subprocess.run(['umount', mount], check=True)
 '''
@@ -87,7 +168,7 @@ def daemon_of(mount):
     return False
 
 
-@needs('cachet', 'root')
+@needs('cachet', 'root', 'tmpfile')
 @limit(40)
 def test_audit_in_the_journal(t):
     """With fields; the journal is one of our own, in a namespace."""
@@ -96,13 +177,30 @@ def test_audit_in_the_journal(t):
     with tempfile.TemporaryDirectory(dir=t.run.work) as directory:
         result = subprocess.run(
             ['unshare', '-m', '--propagation', 'private', sys.executable, '-c', JOURNAL,
-             t.run.binary('daemon', 'cachetd'), t.run.binary('client-lib', 'cachet'), directory,
-             'io=kernel' if t.kernel else 'io=daemon'],
+             t.run.binary('daemon', 'cachetd'), directory,
+             'io=kernel' if t.kernel else 'io=daemon', os.path.dirname(os.path.abspath(__file__))],
             capture_output=True, text=True, timeout=30, check=False)
         equal(result.returncode, 0, 'exit status: ' + result.stderr)
         within(20, lambda: not daemon_of(directory), 'the daemon ends after umount')
-    fields = dict(line.split('=', 1) for line in result.stdout.splitlines() if '=' in line)
-    equal((fields['PRIORITY'], fields['SEALS'], fields['RESULT'], fields['HOLDER_UID']),
-          ('6', 'shrink,grow,write', 'granted', '0'), 'fields')
-    check(fields['INODE'].isdigit() and fields['HOLDER_PID'].isdigit(), fields)
-    check(fields['MESSAGE'].startswith('inode %s: sealed ' % fields['INODE']), fields['MESSAGE'])
+    pid, lines = json.loads(result.stdout)
+    files = {what: fields.get('FILE') for what, fields in lines}
+    equal(files, {what: name and directory + name for what, name in (
+        ('new', '/d/a'), ('renamed', '/d/deep/b'), ('its directory renamed', '/e/deep/b'),
+        ('another link of it', '/c'), ('exchanged', '/other'), ('the other one', '/c'),
+        ('replaced it', '/other'), ('was replaced', None), ('strange', '/e/two\nlines'),
+        ('unlinked', None), ('never named', None), ('broken', '/pinned'),
+        ('expired', '/pinned'), ('the last', '/pinned'))}, 'names of files')
+    for what, fields in lines:
+        equal(fields['HOLDER_PID'], str(pid), 'HOLDER_PID of ' + what)
+        equal((fields['PRIORITY'], fields['HOLDER_UID']), ('6', '0'), 'fields of ' + what)
+        check('\n' not in fields['MESSAGE'], fields['MESSAGE'])
+        subject = 'inode %s' % fields['INODE']
+        if fields.get('FILE'):
+            subject = '%s (%s)' % (fields['FILE'].replace('\n', '\\n'), subject)
+        check(fields['MESSAGE'].startswith(subject + ': '), fields['MESSAGE'])
+        equal(fields['RESULT'], what if what in ('broken', 'expired') else 'granted', 'RESULT')
+        equal(fields.get('CALLER_PID'), None if what == 'expired' else str(pid), 'CALLER_PID')
+    lines = dict(lines)
+    equal(lines['the last']['SEALS'], 'shrink,grow', 'SEALS')
+    equal((lines['broken']['LABEL'], lines['broken']['PIN']), ('camera', '1'), 'the broken pin')
+    equal((lines['expired'].get('LABEL'), lines['expired']['PIN']), (None, '2'), 'the pin of 30 ms')

@@ -91,6 +91,82 @@ static int rename_to(struct inode *from_dir, const char *from, struct inode *to_
 	return directory_rename(from_dir, from, to_dir, to, 0);
 }
 
+/* Return: borrows; "" when the inode has no name. */
+static const char *path_of(struct inode *inode)
+{
+	static char path[512];
+	int result = inode_path(inode, path, sizeof(path));
+
+	g_assert_true(result == 0 || result == -ENOENT);
+	return result ? "" : path;
+}
+
+/* Whatever becomes of its names: an inode knows one of them, or that it has none. */
+static void test_paths(void)
+{
+	struct filesystem fs;
+	struct inode *root, *a, *b, *file, *other, *whiteout;
+
+	setup(&fs);
+	root = fs.root;
+	g_assert_cmpstr(path_of(root), ==, "");
+	a = make_dir(root, "a");
+	b = make_dir(a, "b");
+	file = make_file(b, "file");
+	inode_get(file);
+	g_assert_cmpstr(path_of(file), ==, "/a/b/file");
+	g_assert_cmpstr(path_of(b), ==, "/a/b");
+
+	g_assert_cmpint(rename_to(a, "b", root, "c"), ==, 0);
+	g_assert_cmpstr(path_of(file), ==, "/c/file");
+	g_assert_cmpint(directory_add(a, "link", file), ==, 0);
+	g_assert_cmpint(directory_add(a, "link", file), ==, -EEXIST);
+	g_assert_cmpint(directory_remove(b, "file", false), ==, 0);
+	g_assert_cmpstr(path_of(file), ==, "/a/link");
+
+	other = make_file(root, "other");
+	inode_get(other);
+	g_assert_cmpint(directory_rename(a, "link", root, "other", RENAME_EXCHANGE), ==, 0);
+	g_assert_cmpstr(path_of(file), ==, "/other");
+	g_assert_cmpstr(path_of(other), ==, "/a/link");
+	g_assert_cmpint(directory_rename(a, "link", root, "other", RENAME_NOREPLACE), ==, -EEXIST);
+	g_assert_cmpint(rename_to(a, "link", root, "other"), ==, 0);
+	g_assert_cmpstr(path_of(file), ==, "");
+	g_assert_cmpstr(path_of(other), ==, "/other");
+
+	g_assert_cmpint(inode_new(&fs, S_IFCHR, 0, &maker, root, NULL, &whiteout), ==, 0);
+	g_assert_cmpstr(path_of(whiteout), ==, "");
+	g_assert_cmpint(directory_rename_whiteout(root, "other", a, "moved", 0, whiteout), ==, 0);
+	g_assert_cmpstr(path_of(other), ==, "/a/moved");
+	g_assert_cmpstr(path_of(whiteout), ==, "/other");
+	g_assert_cmpint(directory_remove(root, "other", false), ==, 0);
+	g_assert_cmpstr(path_of(whiteout), ==, "");
+
+	/* The end finds a file with names in two directories, and one that is in use. */
+	g_assert_cmpint(directory_add(b, "again", other), ==, 0);
+	g_assert_cmpint(directory_add(root, "again", other), ==, 0);
+	inode_put(whiteout);
+	inode_put(file);
+	inode_put(other);
+	teardown(&fs);
+}
+
+static void test_long_paths(void)
+{
+	char path[16];
+	struct filesystem fs;
+	struct inode *dir, *file;
+
+	setup(&fs);
+	dir = make_dir(fs.root, "1234567");
+	file = make_file(dir, "9abcde");
+	g_assert_cmpint(inode_path(file, path, 16), ==, 0);
+	g_assert_cmpstr(path, ==, "/1234567/9abcde");
+	for (size_t size = 1; size < 16; size++)
+		g_assert_cmpint(inode_path(file, path, size), ==, -ENAMETOOLONG);
+	teardown(&fs);
+}
+
 static void test_names(void)
 {
 	char longest[NAME_BYTES_MAX + 1], too_long[NAME_BYTES_MAX + 2];
@@ -729,6 +805,8 @@ int main(int argc, char **argv)
 	g_log_set_always_fatal(G_LOG_FATAL_MASK | G_LOG_LEVEL_CRITICAL);
 	g_test_add_func("/directory/names", test_names);
 	g_test_add_func("/directory/links", test_links);
+	g_test_add_func("/directory/paths", test_paths);
+	g_test_add_func("/directory/long-paths", test_long_paths);
 	g_test_add_func("/directory/rename-into-itself", test_rename_into_itself);
 	g_test_add_func("/directory/rename-replaces", test_rename_replaces);
 	g_test_add_func("/directory/exchange", test_exchange);
