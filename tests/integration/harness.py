@@ -44,6 +44,7 @@ def needs(*tags):
     served      io=daemon, privileged or not
     mmap        shared mappings of unsealed files (io=kernel, tmpfs)
     root        the test process is root, so that it can become others
+    tmpfile     O_TMPFILE (Linux 6.1 for FUSE)
     """
     def mark(function):
         function.needs = getattr(function, 'needs', ()) + tags

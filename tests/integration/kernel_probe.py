@@ -15,10 +15,23 @@ HEADER = 40
 # Of the second word of flags, which kernels before 5.17 do not send.
 PASSTHROUGH = 1 << (37 - 32)
 INIT_EXT = 1 << 30
+# No flag tells of it.
+MINOR_WITH_TMPFILE = 37
 
 
-def init_flags():
-    """(flags, flags2) of the request that the kernel sends when something is mounted. Needs root."""
+class Kernel:
+    """What a kernel offers; of an unknown one everything is expected."""
+
+    def __init__(self, words=None):
+        self.passthrough = self.tmpfile = True
+        if words:
+            extended = words[3] & INIT_EXT and len(words) > 4
+            self.passthrough = bool(extended and words[4] & PASSTHROUGH)
+            self.tmpfile = words[1] >= MINOR_WITH_TMPFILE
+
+
+def ask():
+    """The Kernel, by the request that it sends when something is mounted. Needs root."""
     with tempfile.TemporaryDirectory() as directory:
         fd = os.open('/dev/fuse', os.O_RDWR)
         try:
@@ -33,10 +46,4 @@ def init_flags():
     _, opcode = struct.unpack_from('<II', request)
     if opcode != INIT:
         raise OSError('the first request is %d' % opcode)
-    words = struct.unpack('<%dI' % ((len(request) - HEADER) // 4), request[HEADER:])
-    flags = words[3]
-    return flags, words[4] if flags & INIT_EXT and len(words) > 4 else 0
-
-
-def has_passthrough():
-    return bool(init_flags()[1] & PASSTHROUGH)
+    return Kernel(struct.unpack('<%dI' % ((len(request) - HEADER) // 4), request[HEADER:]))

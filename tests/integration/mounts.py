@@ -262,6 +262,7 @@ class Run:
         self.uid = self.gid = None
         self.work = tempfile.mkdtemp(prefix='cachet-test-')
         os.chmod(self.work, 0o1777)
+        self.kernel = kernel_probe.Kernel()
         self._found = {}
         self._uring_before = None
         self._device_mode = None
@@ -316,7 +317,9 @@ class Run:
         if not os.path.exists('/dev/fuse'):
             return 'there is no /dev/fuse'
         self.open_device()
-        if self.plane == 'kernel' and not kernel_probe.has_passthrough():
+        if os.geteuid() == 0:
+            self.kernel = kernel_probe.ask()
+        if self.plane == 'kernel' and not self.kernel.passthrough:
             return 'this kernel has no FUSE passthrough'
         if self.transport == 'uring':
             return self._enable_uring()

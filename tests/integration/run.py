@@ -45,6 +45,7 @@ class Test:
             'mmap': (run.plane in ('kernel', 'tmpfs'),
                      'io=daemon has no shared mappings of unsealed files'),
             'root': (root, 'needs to become other users'),
+            'tmpfile': (run.kernel.tmpfile, 'this kernel has no O_TMPFILE for FUSE'),
         }
         for tag in self.needs:
             met, reason = wants[tag]

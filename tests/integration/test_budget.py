@@ -327,12 +327,10 @@ def test_seal(t):
                 cost.expect(1, 'pin', abi.pin, fd, 0, 1)
 
 
-@needs('cachet')
+@needs('cachet', 'tmpfile')
 def test_publish(t):
     """Make a file without a name, fill it, seal it, name it; then open, check and map it."""
     with budget(t) as (mnt, cost):
-        if not abi.stat_path(mnt).features & abi.FEATURE_TMPFILE:
-            t.skip('this kernel has no FUSE_TMPFILE')
         held = []
 
         def step(expected, what, function, *args):

@@ -86,7 +86,7 @@ def test_sealers(t):
     t.add_seals(path, abi.SEALS_CONTENT)
 
 
-@needs('cachet')
+@needs('cachet', 'tmpfile')
 def test_anonymous_files(t):
     """O_TMPFILE and unlinked files go with their last holder, and their pages too."""
     before = t.stat()

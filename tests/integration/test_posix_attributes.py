@@ -32,6 +32,7 @@ def test_every_mode(t):
         os.chmod(directory, 0o700)
 
 
+@needs('tmpfile')
 def test_umask(t):
     with sheet(t) as s:
         for mask in (0, 0o022, 0o077, 0o777, 0o027, 0o111):
@@ -275,7 +276,7 @@ def inherit_tasks(s, top, inherits, in_group):
         s.equal(stat.S_IMODE(st.st_mode), 0o775 | keeps, 'setgid of an anonymous file')
 
 
-@needs('root')
+@needs('root', 'tmpfile')
 def test_group_inheritance(t):
     os.umask(0)
     with sheet(t) as s:

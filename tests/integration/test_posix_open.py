@@ -16,6 +16,7 @@ OK = 0
 CREATE, EXCL, TRUNC = os.O_CREAT, os.O_EXCL, os.O_TRUNC
 
 
+@needs('tmpfile')
 def test_flags_on_every_kind(t):
     write_file(t.path('file'), b'contents')
     os.mkdir(t.path('dir'))
@@ -184,6 +185,7 @@ def test_descriptors(t):
             s.equal(os.stat(path).st_size, length, 'size')
 
 
+@needs('tmpfile')
 def test_unlinked(t):
     path = t.path('f')
     with sheet(t) as s:

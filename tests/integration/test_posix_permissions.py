@@ -83,7 +83,7 @@ def directory_tasks(s, top, shift, role):
         do(missing, 'unlink of nothing', os.unlink, path + '/none')
 
 
-@needs('root')
+@needs('root', 'tmpfile')
 def test_directories(t):
     with sheet(t) as s:
         for number, (role, (uid, gid, groups, shift)) in enumerate(ROLES.items()):

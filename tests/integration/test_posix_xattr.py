@@ -251,6 +251,7 @@ def foreign_acl_tasks(s, path):
     s.call(OK, 'read the ACL of somebody else', os.getxattr, path, ACCESS)
 
 
+@needs('tmpfile')
 def test_default_acl(t):
     top = t.path('d')
     os.mkdir(top)

@@ -474,6 +474,7 @@ def test_unlinked_files_are_sealed(t):
         equal(read_fd(reader), DATA, 'contents')
 
 
+@needs('tmpfile')
 def test_tmpfile_is_sealed_and_published(t):
     if not t.cachet:
         t.skip('a memfd has no name')
