@@ -30,7 +30,7 @@ class Answer:
 
 def environment(**more):
     base = {k: v for k, v in os.environ.items() if k not in ('NO_COLOR', 'TERM')}
-    return dict(base, LC_ALL='C.UTF-8', TERM='xterm', **more)
+    return dict(base, LC_ALL='C.UTF-8', **{'TERM': 'xterm', **more})
 
 
 def start(t, *words, **kwargs):
@@ -522,8 +522,78 @@ def test_daemon_gone(t):
     try:
         os.kill(mount.pid, signal.SIGKILL)
         mount.process.wait(10)
-        for verb in ('stat', 'doctor', 'seals', 'holders', 'seal'):
-            answer = cachet(t, verb, mount.path, status=1)
-            check('ENOTCONN' in answer.err or 'ECONNABORTED' in answer.err, answer.err)
+        with Local(t) as source:
+            for words in (('stat', mount.path), ('doctor', mount.path), ('seals', mount.path),
+                          ('holders', mount.path), ('seal', mount.path), ('pin', mount.path),
+                          ('unpin', mount.path, '1'), ('top', mount.path),
+                          ('stat', '--json', mount.path), ('put', source, mount.path + '/a'),
+                          ('put', mount.path + '/a', '/dev/shm/cachet-test-never'),
+                          ('pin', mount.path, '--', 'true')):
+                answer = cachet(t, *words, status=1)
+                check('ENOTCONN' in answer.err or 'ECONNABORTED' in answer.err, answer.err)
+        # Among all mounts it is named, and does not hide the others.
+        answer = end(start(t, 'stat', '--json'))
+        equal(answer.status, 1, 'exit status of cachet stat')
+        check(mount.path in answer.err, answer.err)
+        check(t.mnt in [one['path'] for one in json.loads(answer.out)], answer.out)
+        text = cachet(t, 'top', '--count', '1').out
+        check(re.search(r'^(ENOTCONN|ECONNABORTED) +%s' % re.escape(mount.path), text, re.M), text)
+        check(re.search(r'^(kernel|daemon) .* %s$' % re.escape(t.mnt), text, re.M), text)
     finally:
         mount.discard()
+
+
+@needs('cachet', 'root')
+def test_other_users(t):
+    """What somebody sees and may do who owns nothing here."""
+    path = pinned_file(t)
+    os.chmod(t.dir, 0o755)
+    os.chmod(path, 0o644)
+    process = start(t, 'pin', path, '--label', 'a camera')
+    number = int(process.stdout.readline())
+
+    def stranger():
+        equal(cachet(t, 'seals', path).out, 'none\n', 'seals')
+        text = cachet(t, 'holders', path).out
+        check('pin' in text and not re.search(r'process \d', text), 'holders: ' + text)
+        for words in (('seal', path), ('seal', '--seals', 'grow', path), ('pin', path),
+                      ('unpin', path, number)):
+            answer = cachet(t, *words, status=1)
+            check('EPERM' in answer.err or 'EACCES' in answer.err, answer.err)
+        answer = cachet(t, 'put', '/proc/self/status', t.path('new'), status=1)
+        check('EACCES' in answer.err, answer.err)
+    run_as(t.STRANGER, stranger)
+    equal([p.id for p in pins(path)], [number], 'pins')
+    os.chmod(path, 0o600)
+
+    def locked_out():
+        for verb in ('seals', 'holders', 'seal', 'pin', 'stat'):
+            check('EACCES' in cachet(t, verb, path, status=1).err, verb)
+        equal(json.loads(cachet(t, 'stat', '--json', t.dir).out)[0]['path'], t.dir, 'stat')
+    run_as(t.STRANGER, locked_out)
+    process.send_signal(signal.SIGTERM)
+    equal(end(process).status, 0, 'the pin')
+
+
+@needs('cachet')
+def test_pin_without_output(t):
+    """Whoever cannot be told the number gets no pin."""
+    path = pinned_file(t)
+    program = t.run.binary('client-lib', 'cachet')
+    with opened('/dev/full', os.O_WRONLY) as full:
+        for run, output in (([program], full), (['sh', '-c', 'exec "$@" >&-', 'sh', program], None)):
+            process = subprocess.run([*run, 'pin', path], stdout=output, timeout=15,
+                                     stderr=subprocess.PIPE, check=False)
+            equal(process.returncode, 1, 'exit status')
+            check(b'standard output' in process.stderr, process.stderr)
+    equal(pins(path), [], 'pins')
+
+
+@needs('cachet')
+def test_words_for_help(t):
+    for words in (('--help',), ('-h',), ('help',)):
+        check(cachet(t, *words).out.startswith('usage: cachet VERB'), words)
+    for words in (('--version',), ('-V',)):
+        check(re.fullmatch(r'cachet \d+\.\d+\.\d+\n', cachet(t, *words).out), words)
+    status, text = on_terminal(t, 'stat', t.mnt, TERM='dumb')
+    equal((status, '\033' in text), (0, False), 'colours on a dumb terminal')

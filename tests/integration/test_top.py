@@ -124,7 +124,7 @@ def test_top_and_job_control(t):
     screen.await_text('\033[?25h\033[?1049l')
     screen.await_text('prompt> ')
     os.write(screen.master, b'echo status $?; exit\r')
-    screen.await_text('\nstatus 0')
+    screen.await_text('status 0\r\n')
     screen.close()
 
 
