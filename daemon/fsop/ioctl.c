@@ -99,7 +99,7 @@ void fsop_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument
 	(void)argument;
 	(void)flags;
 	if (!verb) {
-		reply_result(req, -ENOTTY);
+		reply_result(req, inode ? -ENOTTY : -ESTALE);
 		return;
 	}
 	args = g_malloc0(verb->size);
