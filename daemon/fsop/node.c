@@ -72,7 +72,6 @@ static unsigned setattr_what(int to_set)
 		{ FUSE_SET_ATTR_MTIME, ATTR_MTIME },
 		{ FUSE_SET_ATTR_ATIME_NOW, ATTR_ATIME },
 		{ FUSE_SET_ATTR_MTIME_NOW, ATTR_MTIME },
-		{ FUSE_SET_ATTR_CTIME, ATTR_CTIME },
 		/* The protocol has one bit for both, and it stands where libfuse has setuid. */
 		{ FUSE_SET_ATTR_KILL_SUID, ATTR_KILL_PRIV },
 	};

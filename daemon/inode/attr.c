@@ -294,7 +294,5 @@ int attr_change(struct inode *inode, unsigned what, const struct stat *new)
 		inode->atime = new->st_atim;
 	if (what & ATTR_MTIME)
 		inode->mtime = new->st_mtim;
-	if (what & ATTR_CTIME)
-		inode->ctime = new->st_ctim;
 	return 0;
 }

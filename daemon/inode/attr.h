@@ -23,9 +23,8 @@ enum {
 	ATTR_SIZE = 1 << 3,
 	ATTR_ATIME = 1 << 4,
 	ATTR_MTIME = 1 << 5,
-	ATTR_CTIME = 1 << 6,
-	ATTR_KILL_PRIV = 1 << 7, /* as a write by somebody without privilege does */
-	ATTR_KILL_SGID = 1 << 8, /* and who is not in the file's group either */
+	ATTR_KILL_PRIV = 1 << 6, /* as a write by somebody without privilege does */
+	ATTR_KILL_SGID = 1 << 7, /* and who is not in the file's group either */
 };
 
 /**
@@ -47,7 +46,7 @@ double attr_get_locked(struct inode *inode, struct stat *st);
 /**
  * attr_change() - chmod, chown, truncate, utimens, all of it or nothing
  * @what: ATTR_*
- * @new: values; ctime is used when ATTR_CTIME is set, else it becomes now
+ * @new: values; ctime becomes now
  * Context: takes the inode's lock; may sleep.
  * Return: 0; -EPERM (a seal refuses); -EDQUOT (of the new owner); -EISDIR, -EINVAL, -EFBIG, -ENOMEM
  * (size).
