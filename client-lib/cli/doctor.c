@@ -361,7 +361,6 @@ static const struct feature {
 	  "each passthrough write costs a request more" },
 	{ CACHET_FEATURE_TMPFILE, "O_TMPFILE", "files that wait for their name have a hidden one" },
 	{ CACHET_FEATURE_PINS, "pins", "'cachet pin' is refused" },
-	{ CACHET_FEATURE_SPLICE, "splice", "bytes that pass the daemon are copied once more" },
 };
 
 static void finding_print(const char *name, const struct finding *finding)

@@ -194,7 +194,7 @@ enum cachet_plane {
 #define CACHET_FEATURE_KILLPRIV_V2	0x0004
 #define CACHET_FEATURE_TMPFILE		0x0008
 #define CACHET_FEATURE_PINS		0x0010 /* the daemon's own io_uring can register buffers */
-#define CACHET_FEATURE_SPLICE		0x0020
+#define CACHET_FEATURE_SPLICE		0x0020 /* cachetd never splices: it gains nothing */
 
 /**
  * struct cachet_stat - argument of STAT, on a file or on a directory of the mount
