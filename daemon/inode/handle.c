@@ -10,9 +10,9 @@
  * another backing id than the inode's other handles. The table keeps both apart: the mode depends
  * on the mount and on the write seal alone, a direct handle hinders nobody, and all passthrough
  * handles of an inode share one backing id. That id is made with the first of them and given back
- * when no handle at all is open: the kernel forgets it only when no direct write is under way
- * either. The kernel leaves a mode before it sends RELEASE, so the daemon's count is never below
- * the kernel's; mode, id and count change together under the inode's lock, before the reply.
+ * with the inode: the next open shall not have to ask for another one, and no handle can outlive it.
+ * The kernel leaves a mode before it sends RELEASE, so the daemon's count is never below the
+ * kernel's; mode, id and count change together under the inode's lock, before the reply.
  *
  * One order is still out of our hands: replies to two opens that are under way at the same time. A
  * direct one that the kernel looks at after a passthrough one would be EIO. Opens of before the
@@ -93,15 +93,6 @@ static int inode_need_backing_locked(struct inode *inode)
 		inode->backing = id;
 	}
 	return 0;
-}
-
-static void inode_drop_backing_locked(struct inode *inode)
-{
-	lock_assert_held(&inode->lock);
-	if (inode->nr_handles || !inode->backing)
-		return;
-	backing_close(inode->fs->fuse_fd, inode->backing);
-	inode->backing = 0;
 }
 
 static enum handle_mode inode_choose_mode_locked(struct inode *inode)
@@ -251,13 +242,13 @@ static int inode_attach_handle_locked(struct inode *inode, struct handle *handle
 		result = inode_need_backing_locked(inode);
 		if (result)
 			return result;
+		if ((handle->flags & O_ACCMODE) != O_WRONLY)
+			sealing_expose_locked(&inode->sealing);
 	}
 	if (handle->flags & O_TRUNC)
 		result = inode_truncate_at_open_locked(inode, kill);
-	if (result) {
-		inode_drop_backing_locked(inode);
+	if (result)
 		return result;
-	}
 	if (handle->is_writer) {
 		inode->was_writable = true;
 		sealing_add_writer_locked(&inode->sealing, &handle->writer);
@@ -322,7 +313,6 @@ void handle_close(struct handle *handle)
 	pthread_mutex_lock(&inode->lock);
 	list_del(&handle->link);
 	inode->nr_handles--;
-	inode_drop_backing_locked(inode);
 	sealing_abort_locked(&inode->sealing, handle->id);
 	if (handle->is_writer) {
 		inode->past_writers[inode->nr_past_writers++ % PAST_WRITERS] =

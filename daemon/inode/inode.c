@@ -99,6 +99,8 @@ static void inode_destroy(struct inode *inode)
 	} else if (inode_is_link(inode)) {
 		g_free(inode->target);
 	} else if (inode_is_regular(inode)) {
+		if (inode->backing)
+			backing_close(fs->fuse_fd, inode->backing);
 		mapping_destroy(&inode->mapping);
 		atomic_fetch_sub(&fs->stats.memory_blocks, inode->memory_blocks);
 	}

@@ -28,7 +28,7 @@ struct directory;
  * @type:   S_IFREG and the like; never changes, while @mode, which has it too, needs the lock
  * @lock:   guards everything below but @mapping, which guards itself
  * @atime_until: second up to which a read need not change @atime; may be read without the lock
- * @backing: passthrough: the kernel's id of the memory; 0: none, as when no handle is open
+ * @backing: passthrough: the kernel's id of the memory; 0: none yet
  * @names: its entries in directories, see directory.h
  * @memory_mtime: the memory's own time of change that is already in @mtime
  * @memory_atime: the memory's own time of access that is already in @atime, or too early for it

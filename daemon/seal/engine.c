@@ -67,6 +67,17 @@ void seal_engine_push(struct seal_engine *engine, struct sealing *sealing)
 	g_thread_pool_push(engine->pool, sealing, NULL);
 }
 
+bool seal_engine_spare_take(struct seal_engine *engine)
+{
+	return atomic_load_explicit(&engine->spare, memory_order_relaxed) &&
+	       atomic_exchange(&engine->spare, false);
+}
+
+void seal_engine_spare_done(struct seal_engine *engine)
+{
+	atomic_store(&engine->spare, true);
+}
+
 GSource *seal_engine_call_at(struct seal_engine *engine, int64_t at_ms, GSourceFunc function,
 			     gpointer data, GDestroyNotify release)
 {

@@ -24,6 +24,9 @@ struct sealing;
  * @unanswered: these, and those that are decided and whose answer is on its way
  * @max_waiting: more are refused with -EAGAIN; 0 is no limit. A transport that keeps a buffer for
  *           each request that is not answered sets it.
+ * @spare:   one worker of the transport may ask a memory, and sleep for as long as that takes, because
+ *           others take its place; clear while it does. Never set where each worker is the only one
+ *           of its processor
  * @waits:   how long those took that had to wait, of milliseconds
  */
 struct seal_engine {
@@ -35,6 +38,7 @@ struct seal_engine {
 	atomic_uint waiting;
 	atomic_uint unanswered;
 	unsigned max_waiting;
+	atomic_bool spare;
 	atomic_ulong granted;
 	atomic_ulong refused;
 	atomic_ulong waited;
@@ -60,6 +64,19 @@ void seal_engine_stop(struct seal_engine *engine);
  * Context: any, locks may be held.
  */
 void seal_engine_push(struct seal_engine *engine, struct sealing *sealing);
+
+/**
+ * seal_engine_spare_take() - may this thread sleep for a seal?
+ * Context: any, locks may be held.
+ * Return: true: it may, and seal_engine_spare_done() follows.
+ */
+bool seal_engine_spare_take(struct seal_engine *engine);
+
+/**
+ * seal_engine_spare_done() - the end of seal_engine_spare_take()
+ * Context: any, locks may be held.
+ */
+void seal_engine_spare_done(struct seal_engine *engine);
 
 /**
  * seal_engine_call_at() - call a function at a time

@@ -20,9 +20,11 @@
  *	interrupted                  -> EINTR
  *
  * So nothing is polled but what only the memory knows, and no thread waits: the timer calls
- * sealing_run() at the next deadline. It runs on the engine's pool, as asking may sleep. Where
- * asking cannot sleep (no such seal is asked for, or clients cannot reach the memory), and nobody
- * else waits, it runs at once on the submitter's thread.
+ * sealing_run() at the next deadline. It runs on the engine's pool, as asking may sleep. When nobody
+ * else waits it runs at once on the submitter's thread where asking does not sleep: no such seal is
+ * asked for, clients cannot reach the memory, or it never was exposed, that is nobody ever had it
+ * open but for writing only, which gives nobody a reference to keep. And where the transport has
+ * workers to spare one of them, never more, may ask and sleep.
  *
  * What EXEC implies depends on the mode, which may change while a request waits: it is worked out
  * each time that the request is looked at, and the x bits stay as they are while the memory is
@@ -369,19 +371,30 @@ static void admissions_resume(struct list *admissions)
 	}
 }
 
-/* Who runs this has set sealing->running; it is clear at the end. */
-static void sealing_work_locked(struct sealing *sealing)
+/*
+ * Who runs this has set sealing->running; it is clear at the end. A thread that is @borrowed for one
+ * request leaves what comes meanwhile, which may take long, to the pool.
+ */
+static void sealing_work_locked(struct sealing *sealing, bool borrowed)
 {
 	lock_assert_held(sealing->lock);
-	for (;;) {
+	for (bool first = true;; first = false) {
 		struct list finished = LIST_INIT(finished);
 		struct list resumed = LIST_INIT(resumed);
 		struct seal_request *request;
 		unsigned added = 0;
 
+		if (borrowed && !first && !list_empty(&sealing->requests)) {
+			sealing->ops->get(sealing);
+			seal_engine_push(sealing->engine, sealing);
+			return;
+		}
 		sealing->rerun = false;
-		while ((request = sealing_next_ready_locked(sealing, &finished)))
+		while ((request = sealing_next_ready_locked(sealing, &finished))) {
 			sealing_try_locked(sealing, request, &finished, &added);
+			if (borrowed)
+				break;
+		}
 		if (sealing->prepared_handle && !sealing_prepared_locked(sealing))
 			sealing_forget_prepared_locked(sealing);
 		if (!sealing->prepared_handle)
@@ -402,7 +415,7 @@ static void sealing_work_locked(struct sealing *sealing)
 void sealing_run(struct sealing *sealing)
 {
 	pthread_mutex_lock(sealing->lock);
-	sealing_work_locked(sealing);
+	sealing_work_locked(sealing, false);
 	pthread_mutex_unlock(sealing->lock);
 	sealing->ops->put(sealing);
 }
@@ -412,13 +425,21 @@ static bool request_never_sleeps_locked(struct sealing *sealing, struct seal_req
 	lock_assert_held(sealing->lock);
 	return request->verb == SEAL_ADD && !request->populate &&
 	       (!(request_wanted_locked(sealing, request) & SEALS_NO_WRITER) ||
-		!sealing->mapping->shared);
+		!sealing->mapping->shared || !sealing->exposed);
+}
+
+/* May it be asked for on this thread all the same? Then seal_engine_spare_done() follows. */
+static bool request_may_sleep_here_locked(struct sealing *sealing, struct seal_request *request)
+{
+	lock_assert_held(sealing->lock);
+	return request->verb == SEAL_ADD && !request->populate && !sealing->memory_busy &&
+	       seal_engine_spare_take(sealing->engine);
 }
 
 int seal_submit(struct sealing *sealing, struct seal_request *request)
 {
 	struct seal_engine *engine = sealing->engine;
-	bool at_once;
+	bool idle, at_once, spare = false;
 	int hindered;
 
 	list_init(&request->link);
@@ -438,18 +459,22 @@ int seal_submit(struct sealing *sealing, struct seal_request *request)
 	atomic_fetch_add(&engine->waiting, 1);
 	atomic_fetch_add(&engine->unanswered, 1);
 	/* Who waits already may have to be asked for, which may sleep. */
-	at_once = !sealing->running && list_empty(&sealing->requests) &&
-		  request_never_sleeps_locked(sealing, request);
+	idle = !sealing->running && list_empty(&sealing->requests);
+	at_once = idle && request_never_sleeps_locked(sealing, request);
+	if (idle && !at_once && hindered == 0)
+		at_once = spare = request_may_sleep_here_locked(sealing, request);
 	list_add_tail(&sealing->requests, &request->link);
 	/* Once the request is answered, nothing but this keeps the file. */
 	sealing->ops->get(sealing);
 	if (at_once) {
 		sealing->running = true;
-		sealing_work_locked(sealing);
+		sealing_work_locked(sealing, true);
 	} else {
 		sealing_kick_locked(sealing);
 	}
 	pthread_mutex_unlock(sealing->lock);
+	if (spare)
+		seal_engine_spare_done(engine);
 	sealing->ops->put(sealing);
 	return -EINPROGRESS;
 }
@@ -478,6 +503,12 @@ int sealing_check_mode_locked(struct sealing *sealing, mode_t old_mode, mode_t n
 {
 	lock_assert_held(sealing->lock);
 	return seal_rules_check_mode(sealing_current(sealing) | sealing->asked, old_mode, new_mode);
+}
+
+void sealing_expose_locked(struct sealing *sealing)
+{
+	lock_assert_held(sealing->lock);
+	sealing->exposed = true;
 }
 
 void sealing_add_writer_locked(struct sealing *sealing, struct writer *writer)

@@ -117,6 +117,7 @@ struct seal_request {
  * @asked:   F_SEAL_* that it is being asked for
  * @running: sealing_run() is queued or runs
  * @rerun:   ... and something happened meanwhile
+ * @exposed: a client could map the memory or put its pages into a pipe, and may still have them
  * @memory_busy: the memory had references that we know nothing of when it was asked last
  * @requests: who waits, struct seal_request
  * @writers: struct writer
@@ -133,6 +134,7 @@ struct sealing {
 	unsigned asked;
 	bool running;
 	bool rerun;
+	bool exposed;
 	bool memory_busy;
 	unsigned nr_writers;
 	struct list requests;
@@ -196,6 +198,14 @@ int sealing_admit_writer_locked(struct sealing *sealing, struct admission *admis
  * Return: 0; -EPERM.
  */
 int sealing_check_mode_locked(struct sealing *sealing, mode_t old_mode, mode_t new_mode);
+
+/**
+ * sealing_expose_locked() - there will be a handle that is not for writing only
+ *
+ * Whoever has one can keep references to the memory that no handle tells of.
+ * Context: the lock.
+ */
+void sealing_expose_locked(struct sealing *sealing);
 
 /**
  * sealing_add_writer_locked() - a handle that can map the memory writable is open

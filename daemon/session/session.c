@@ -184,6 +184,8 @@ static bool session_choose_plane(struct session *session)
 							 "newer, and Y in "
 							 "/sys/module/fuse/parameters/enable_uring)");
 	}
+	/* A ring has one worker for each processor. */
+	atomic_store(&fs->seals.spare, !(fs->features & CACHET_FEATURE_IO_URING));
 	if (options->io == IO_KERNEL && !passthrough) {
 		log_error("io=kernel needs FUSE passthrough: Linux 6.9 or newer, and CAP_SYS_ADMIN in "
 			  "the initial user namespace; io=daemon works without");

@@ -126,6 +126,7 @@ static void setup_limited(struct file *file, bool shared, uint64_t limit_pages)
 	g_assert_cmpint(mapping_truncate(&file->mapping, 16 * PAGE), ==, 0);
 	file->mode = S_IFREG | 0644;
 	sealing_init(&file->sealing, &file->lock, &file->mapping, &file->engine, &file_ops);
+	file->sealing.exposed = shared;
 	/* Last: ThreadSanitizer does not look into GLib, but knows what was before a thread. */
 	seal_engine_start(&file->engine, sealing_run);
 }
@@ -164,6 +165,7 @@ struct waiter {
 	struct file *file;
 	atomic_int calls;
 	atomic_int result;
+	pthread_t thread; /* who said so */
 };
 
 static void waiter_done(struct seal_request *request, int result)
@@ -172,6 +174,7 @@ static void waiter_done(struct seal_request *request, int result)
 
 	assert_unlocked(waiter->file);
 	atomic_store(&waiter->result, result);
+	waiter->thread = pthread_self();
 	atomic_fetch_add(&waiter->calls, 1);
 }
 
@@ -316,6 +319,86 @@ static void test_at_once(void)
 	g_assert_cmpint(waiter.calls, ==, 1);
 	g_assert_cmpint(waiter.result, ==, 0);
 	teardown(&file);
+
+	/* Shared, but nobody ever had it open who could keep a reference. */
+	setup(&file, true);
+	file.sealing.exposed = false;
+	g_assert_cmpint(submit(&waiter, &file, F_SEAL_WRITE, 0), ==, -EINPROGRESS);
+	g_assert_cmpint(waiter.calls, ==, 1);
+	g_assert_cmpint(waiter.result, ==, 0);
+	teardown(&file);
+}
+
+/* Somebody may keep a reference: one thread may ask, and sleep, if there is one to spare. */
+static void test_spare(void)
+{
+	struct file file;
+	struct waiter waiter;
+
+	setup(&file, true);
+	g_assert_cmpint(submit(&waiter, &file, F_SEAL_WRITE, 1000), ==, -EINPROGRESS);
+	g_assert_cmpint(waiter_wait(&waiter), ==, 0);
+	g_assert_false(pthread_equal(waiter.thread, pthread_self()));
+	teardown(&file);
+
+	setup(&file, true);
+	atomic_store(&file.engine.spare, true);
+	g_assert_cmpint(submit(&waiter, &file, F_SEAL_GROW | F_SEAL_WRITE, 0), ==, -EINPROGRESS);
+	g_assert_cmpint(waiter.calls, ==, 1);
+	g_assert_cmpint(waiter.result, ==, 0);
+	g_assert_true(pthread_equal(waiter.thread, pthread_self()));
+	g_assert_true(file.engine.spare);
+	teardown(&file);
+
+	/* It is asking elsewhere. */
+	setup(&file, true);
+	g_assert_false(seal_engine_spare_take(&file.engine));
+	g_assert_cmpint(submit(&waiter, &file, F_SEAL_WRITE, 1000), ==, -EINPROGRESS);
+	g_assert_cmpint(waiter_wait(&waiter), ==, 0);
+	g_assert_false(pthread_equal(waiter.thread, pthread_self()));
+	g_assert_false(file.engine.spare);
+	teardown(&file);
+}
+
+struct borrowed {
+	struct file file;
+	struct waiter waiter;
+};
+
+static void *borrowed_seal(void *data)
+{
+	struct borrowed *borrowed = data;
+
+	g_assert_cmpint(submit(&borrowed->waiter, &borrowed->file, F_SEAL_WRITE, 5000), ==,
+			-EINPROGRESS);
+	g_assert_cmpint(borrowed->waiter.calls, ==, 1);
+	return NULL;
+}
+
+/* A thread that asks for itself does not stay for what others want meanwhile. */
+static void test_borrowed(void)
+{
+	struct borrowed borrowed;
+	struct waiter other;
+	pthread_t thread;
+
+	setup(&borrowed.file, false);
+	shut_gate(&borrowed.file);
+	pthread_create(&thread, NULL, borrowed_seal, &borrowed);
+	wait_at_gate(&borrowed.file);
+	memset(&other, 0, sizeof(other));
+	other.request.seals = F_SEAL_GROW;
+	other.request.populate = true;
+	other.request.deadline_ms = -1;
+	g_assert_cmpint(waiter_start(&other, &borrowed.file), ==, -EINPROGRESS);
+	open_gate(&borrowed.file);
+	g_assert_cmpint(waiter_wait(&other), ==, 0);
+	pthread_join(thread, NULL);
+	g_assert_cmpint(borrowed.waiter.result, ==, 0);
+	g_assert_true(pthread_equal(borrowed.waiter.thread, thread));
+	g_assert_false(pthread_equal(other.thread, thread));
+	g_assert_cmpuint(sealing_current(&borrowed.file.sealing), ==, F_SEAL_WRITE | F_SEAL_GROW);
+	teardown(&borrowed.file);
 }
 
 static void test_woken_by_release(void)
@@ -1056,6 +1139,8 @@ int main(int argc, char **argv)
 	g_thread_pool_set_max_unused_threads(0);
 	g_test_add_func("/sealing/granted", test_granted);
 	g_test_add_func("/sealing/at-once", test_at_once);
+	g_test_add_func("/sealing/spare", test_spare);
+	g_test_add_func("/sealing/borrowed", test_borrowed);
 	g_test_add_func("/sealing/woken-by-release", test_woken_by_release);
 	g_test_add_func("/sealing/prolonged", test_prolonged);
 	g_test_add_func("/sealing/woken-by-unpin", test_woken_by_unpin);
