@@ -100,6 +100,29 @@ int mapping_allocate(struct mapping *mapping, uint64_t offset, uint64_t length, 
 	return 0;
 }
 
+/*
+ * Folios of a range that was punched leave the tree, with one exception: a pinned page that is part
+ * of a huge page of the memory cannot be cut off. The memory still has it, zeroed, and its pin
+ * reaches the file as before.
+ */
+static void mapping_erase_punched(struct mapping *mapping, uint64_t first, uint64_t end)
+{
+	if (!xarray_marked(&mapping->folios, (enum xarray_mark)FOLIO_MARK_PINNED)) {
+		mapping_erase_folios(mapping, first, end - 1);
+		return;
+	}
+	while (first < end) {
+		int64_t data = memory_seek(&mapping->memory, first << PAGE_SHIFT, SEEK_DATA);
+		int64_t hole = data < 0 ? -1 : memory_seek(&mapping->memory, (uint64_t)data, SEEK_HOLE);
+		uint64_t stop = data < 0 || page_of((uint64_t)data) > end ? end
+									  : page_of((uint64_t)data);
+
+		if (stop > first)
+			mapping_erase_folios(mapping, first, stop - 1);
+		first = hole > data ? page_after((uint64_t)hole) : end;
+	}
+}
+
 int mapping_punch(struct mapping *mapping, uint64_t offset, uint64_t length)
 {
 	uint64_t first, end;
@@ -123,7 +146,7 @@ int mapping_punch(struct mapping *mapping, uint64_t offset, uint64_t length)
 	if (rc < 0)
 		return rc;
 	if (first < end)
-		mapping_erase_folios(mapping, first, end - 1);
+		mapping_erase_punched(mapping, first, end);
 	return 0;
 }
 

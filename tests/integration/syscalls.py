@@ -19,7 +19,9 @@ RENAME_WHITEOUT = 4
 
 MADV_REMOVE = 9
 MADV_POPULATE_WRITE = 23
+MADV_COLLAPSE = 25
 MAP_SHARED_VALIDATE = 3
+MAP_FIXED = 16
 MREMAP_MAYMOVE = 1
 
 AT_FDCWD = -100
@@ -121,6 +123,22 @@ class Map:
 
     def vec(self, offset=0, length=None):
         return IoVec(self.address + offset, self.length - offset if length is None else length)
+
+
+class AlignedMap(Map):
+    """A shared mapping at a multiple of some size."""
+
+    def __init__(self, fd, length, alignment, prot=mmap.PROT_READ):
+        self.span = length + alignment
+        self.space = _check(_mmap(None, self.span, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0))
+        self.length = length
+        self.address = -(-self.space // alignment) * alignment
+        _check(_mmap(self.address, length, prot, mmap.MAP_SHARED | MAP_FIXED, fd, 0))
+
+    def close(self):
+        if self.address is not None:
+            _check(_munmap(self.space, self.span))
+            self.address = None
 
 
 def fallocate(fd, mode, offset, length):
