@@ -10,6 +10,7 @@ static atomic_bool counting;
 static atomic_long live;
 static atomic_ulong countdown;
 static atomic_bool reached;
+static atomic_bool lasting;
 
 static bool mem_must_fail(void)
 {
@@ -20,7 +21,7 @@ static bool mem_must_fail(void)
 	while (left && !atomic_compare_exchange_weak(&countdown, &left, left - 1))
 		;
 	if (left != 1)
-		return false;
+		return atomic_load(&lasting) && atomic_load(&reached);
 	atomic_store(&reached, true);
 	return true;
 }
@@ -54,7 +55,14 @@ void mem_test_begin(unsigned long fail_at)
 	atomic_store(&live, 0);
 	atomic_store(&countdown, fail_at);
 	atomic_store(&reached, false);
+	atomic_store(&lasting, false);
 	atomic_store(&counting, true);
+}
+
+void mem_test_begin_from(unsigned long fail_from)
+{
+	mem_test_begin(fail_from);
+	atomic_store(&lasting, true);
 }
 
 long mem_test_end(int *failed)

@@ -40,6 +40,14 @@ void mem_free(void *memory);
 void mem_test_begin(unsigned long fail_at);
 
 /**
+ * mem_test_begin_from() - the same, and all that follow the chosen allocation fail, too
+ * @fail_from: as mem_test_begin()'s @fail_at
+ *
+ * Context: as mem_test_begin().
+ */
+void mem_test_begin_from(unsigned long fail_from);
+
+/**
  * mem_test_end() - stop to count
  * @failed: set to whether the chosen allocation was reached; may be NULL
  * Context: no other thread allocates at the moment.

@@ -88,7 +88,7 @@ static void *count(void *data)
 		tally_add(crowd->tally, 0, 1);
 		tally_record(crowd->tally, 0, 1000);
 		/* Nobody ends before all have begun. */
-		if (i == 0 && crowd->meet)
+		if (i == 0)
 			pthread_barrier_wait(crowd->meet);
 	}
 	return NULL;
@@ -140,7 +140,8 @@ static void test_threads(void)
 
 static void test_no_memory(void)
 {
-	struct crowd crowd = { .meet = NULL };
+	struct crowd crowd;
+	pthread_barrier_t meet;
 	int failed;
 
 	for (unsigned at = 1; at <= 2; at++) {
@@ -150,8 +151,10 @@ static void test_no_memory(void)
 		g_assert_true(failed);
 	}
 	/* Threads for which there is no slot share one, and count there all the same. */
-	for (unsigned at = 3; at <= 3 + THREADS; at++) {
-		mem_test_begin(at);
+	crowd.meet = &meet;
+	pthread_barrier_init(&meet, NULL, THREADS);
+	for (unsigned at = 3; at < 3 + THREADS; at++) {
+		mem_test_begin_from(at);
 		crowd.tally = tally_new(1, 1, 1000);
 		g_assert_nonnull(crowd.tally);
 		crowd_run(&crowd);
@@ -159,9 +162,9 @@ static void test_no_memory(void)
 		g_assert_cmpuint(tally_events(crowd.tally, 0), ==, THREADS * ROUNDS);
 		tally_free(crowd.tally);
 		g_assert_cmpint(mem_test_end(&failed), ==, 0);
-		if (at == 3)
-			g_assert_true(failed);
+		g_assert_true(failed);
 	}
+	pthread_barrier_destroy(&meet);
 }
 
 /* A thread that counts in two by turns, and outlives one of them. */
@@ -185,6 +188,45 @@ static void test_two_tallies(void)
 	tally_free(second);
 }
 
+static void *count_until_told(void *data)
+{
+	struct crowd *crowd = data;
+
+	tally_add(crowd->tally, 0, 1);
+	pthread_barrier_wait(crowd->meet);
+	pthread_barrier_wait(crowd->meet);
+	return NULL;
+}
+
+/* Who found no memory in the second tally has no slot in the first any more. */
+static void test_slot_given_back(void)
+{
+	struct tally *first, *second;
+	pthread_barrier_t meet;
+	struct crowd crowd = { .meet = &meet };
+	pthread_t thread;
+
+	pthread_barrier_init(&meet, NULL, 2);
+	mem_test_begin(6);
+	first = tally_new(1, 1, 1000);
+	second = tally_new(1, 1, 1000);
+	tally_add(first, 0, 1);
+	tally_add(second, 0, 1);
+	crowd.tally = first;
+	g_assert_cmpint(pthread_create(&thread, NULL, count_until_told, &crowd), ==, 0);
+	pthread_barrier_wait(&meet);
+	tally_add(first, 0, 1);
+	pthread_barrier_wait(&meet);
+	pthread_join(thread, NULL);
+	g_assert_cmpuint(tally_counter(first, 0), ==, 3);
+	g_assert_cmpuint(tally_counter(second, 0), ==, 1);
+	/* Two tallies, their shared slots, and two of the first one. */
+	g_assert_cmpint(mem_test_end(NULL), ==, 6);
+	tally_free(first);
+	tally_free(second);
+	pthread_barrier_destroy(&meet);
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
@@ -194,5 +236,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/tally/threads", test_threads);
 	g_test_add_func("/tally/no-memory", test_no_memory);
 	g_test_add_func("/tally/two-tallies", test_two_tallies);
+	g_test_add_func("/tally/slot-given-back", test_slot_given_back);
 	return g_test_run();
 }
