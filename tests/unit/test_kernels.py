@@ -1,0 +1,109 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""tools/kernels: which packages make a kernel, and that the tests it names exist.
+
+usage: test_kernels.py SOURCE_ROOT
+"""
+import importlib.machinery
+import importlib.util
+import re
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+
+OLD = {
+    'linux-image-amd64': 'Version: 6.1.2-1\nDepends: linux-image-6.1.0-2-amd64 (= 6.1.2-1)',
+    'linux-image-6.1.0-2-amd64':
+        'Version: 6.1.2-1\nDepends: kmod, linux-base (>= 4.3~), initramfs-tools | dracut',
+}
+NEW = {
+    'linux-image-amd64':
+        'Version: 7.1.4-1\nDepends: linux-base-amd64 (= 7.1.4-1), linux-image-7.1.4-amd64 '
+        '(= 7.1.4-1), linux-modules-amd64 (= 7.1.4-1)',
+    'linux-image-7.1.4-amd64':
+        'Version: 7.1.4-1\nPre-Depends: linux-base (>= 4.17~)\nDepends: linux-base-7.1.4-amd64 '
+        '(= 7.1.4-1), linux-binary-7.1.4-amd64 (= 7.1.4-1), linux-modules-7.1.4-amd64 (= 7.1.4-1)',
+    'linux-base-7.1.4-amd64': 'Version: 7.1.4-1',
+    'linux-binary-7.1.4-amd64': 'Version: 7.1.4-1\nDepends: linux-base-7.1.4-amd64',
+    'linux-modules-7.1.4-amd64': 'Version: 7.1.4-1',
+}
+
+
+def load(root):
+    sys.path.insert(0, str(root / 'tools'))
+    loader = importlib.machinery.SourceFileLoader('kernels', str(root / 'tools' / 'kernels'))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader('kernels', loader))
+    loader.exec_module(module)
+    return module
+
+
+def equal(found, expected):
+    assert found == expected, f'{found!r} instead of {expected!r}'
+
+
+def closure(kernels, scratch, packages):
+    class Source(kernels.KernelSource):
+        def run(self, *arguments, cwd=None):
+            text = packages.get(arguments[-1], '')
+            return subprocess.CompletedProcess(arguments, 0, stdout=text)
+    return Source(scratch / 'apt', 'http://one.example/debian', {}, 'testing').closure()
+
+
+def one_package(kernels, scratch):
+    equal(closure(kernels, scratch, OLD), {'linux-image-6.1.0-2-amd64': '6.1.2-1'})
+
+
+def several_packages(kernels, scratch):
+    equal(set(closure(kernels, scratch, NEW)), set(NEW) - {'linux-image-amd64'})
+
+
+def no_kernel(kernels, scratch):
+    equal(closure(kernels, scratch, {}), {})
+
+
+def archives_can_be_joined(kernels, scratch):
+    for size in (1, 511, 512, 513):
+        (scratch / 'part').write_bytes(b'x' * size)
+        equal(len(kernels.padded(scratch / 'part')) % 512, 0)
+        equal(kernels.padded(scratch / 'part').rstrip(b'\0'), b'x' * size)
+
+
+def core_names_tests_that_exist(kernels, scratch):
+    root = Path(sys.argv[1]).resolve()
+    names = subprocess.run(['/usr/bin/python3', root / 'tests/integration/run.py', '--list'],
+                           stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    for module, tests in kernels.CORE:
+        for test in tests.split():
+            matching = [name for name in names if re.match(rf'{module}\.{test}$', name)]
+            assert matching, f'no test {module}.{test}'
+    chosen = [name for name in names if re.search(kernels.core_filter(), name)]
+    assert len(chosen) < len(names) / 3, f'{len(chosen)} of {len(names)}'
+
+
+TESTS = [one_package, several_packages, no_kernel, archives_can_be_joined,
+         core_names_tests_that_exist]
+
+
+def main():
+    kernels = load(Path(sys.argv[1]).resolve())
+    print(f'1..{len(TESTS)}')
+    failed = False
+    for number, test in enumerate(TESTS, 1):
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                test(kernels, Path(scratch))
+            except Exception:
+                failed = True
+                print(f'not ok {number} - {test.__name__}')
+                print('# ' + traceback.format_exc().strip().replace('\n', '\n# '))
+            else:
+                print(f'ok {number} - {test.__name__}')
+    sys.exit(failed)
+
+
+if __name__ == '__main__':
+    main()
