@@ -47,13 +47,16 @@ ssize_t mapping_read_begin(struct mapping *mapping, uint64_t offset, size_t leng
 	return (ssize_t)length;
 }
 
-/* pread() until @length bytes or the end of the file. */
-static ssize_t read_fully(int fd, char *buffer, size_t length, uint64_t offset)
+/* Until @length bytes have moved, the file ends, or an error comes, which counts if it is the first. */
+static ssize_t move_fully(int fd, void *buffer, size_t length, uint64_t offset, bool out)
 {
 	size_t done = 0;
 
 	while (done < length) {
-		ssize_t n = pread(fd, buffer + done, length - done, (off_t)(offset + done));
+		char *at = (char *)buffer + done;
+		off_t place = (off_t)(offset + done);
+		ssize_t n = out ? pwrite(fd, at, length - done, place)
+				: pread(fd, at, length - done, place);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -66,23 +69,14 @@ static ssize_t read_fully(int fd, char *buffer, size_t length, uint64_t offset)
 	return (ssize_t)done;
 }
 
-/* pwrite() until @length bytes or an error. */
-static ssize_t write_fully(int fd, const char *buffer, size_t length, uint64_t offset)
+static ssize_t read_fully(int fd, void *buffer, size_t length, uint64_t offset)
 {
-	size_t done = 0;
+	return move_fully(fd, buffer, length, offset, false);
+}
 
-	while (done < length) {
-		ssize_t n = pwrite(fd, buffer + done, length - done, (off_t)(offset + done));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && done == 0)
-			return -errno;
-		if (n <= 0)
-			break;
-		done += (size_t)n;
-	}
-	return (ssize_t)done;
+static ssize_t write_fully(int fd, const void *buffer, size_t length, uint64_t offset)
+{
+	return move_fully(fd, (void *)buffer, length, offset, true);
 }
 
 ssize_t mapping_read(struct mapping *mapping, void *buffer, size_t length, uint64_t offset)
