@@ -202,7 +202,8 @@ static struct seal_request *sealing_next_ready_locked(struct sealing *sealing,
 		else if (hindered < 0)
 			request_finish_locked(sealing, request, hindered, finished);
 		else if (expired && (hindered || asked))
-			request_finish_locked(sealing, request, -EBUSY, finished);
+			request_finish_locked(sealing, request,
+					      request->crowded ? -EAGAIN : -EBUSY, finished);
 		else if (!hindered && request->retry_ms <= now)
 			return request;
 		else
@@ -436,6 +437,26 @@ static bool request_may_sleep_here_locked(struct sealing *sealing, struct seal_r
 	       seal_engine_spare_take(sealing->engine);
 }
 
+/*
+ * Where only so many may wait, those beyond get the time that a RELEASE takes: whoever hinders all
+ * the others for ever, on a file of his own, shall not keep everybody else from sealing.
+ */
+static bool request_fits(struct seal_request *request, struct seal_engine *engine)
+{
+	unsigned unanswered = atomic_load(&engine->unanswered);
+	int64_t soon = clock_now_ms() + SEAL_GRACE_MS;
+
+	if (!engine->max_waiting || unanswered < engine->max_waiting)
+		return true;
+	if (unanswered >= engine->max_waiting + SEAL_CROWD_MAX)
+		return false;
+	if (request->deadline_ms < 0 || request->deadline_ms > soon) {
+		request->deadline_ms = soon;
+		request->crowded = true;
+	}
+	return true;
+}
+
 int seal_submit(struct sealing *sealing, struct seal_request *request)
 {
 	struct seal_engine *engine = sealing->engine;
@@ -448,8 +469,7 @@ int seal_submit(struct sealing *sealing, struct seal_request *request)
 		request->look_ms = clock_now_ms() + LOOK_MS;
 	pthread_mutex_lock(sealing->lock);
 	hindered = request_hindered_locked(sealing, request);
-	if (hindered >= 0 && engine->max_waiting &&
-	    atomic_load(&engine->unanswered) >= engine->max_waiting)
+	if (hindered >= 0 && !request_fits(request, engine))
 		hindered = -EAGAIN;
 	if (hindered < 0) {
 		atomic_fetch_add(&engine->refused, 1);

@@ -20,6 +20,9 @@
 /* How long NOWAIT, and the xattr form, wait for a RELEASE that is on its way. */
 #define SEAL_GRACE_MS 10
 
+/* Where the engine limits who waits: so many more may be under way, for SEAL_GRACE_MS. */
+#define SEAL_CROWD_MAX 4
+
 /* How long PREPARE holds off new writers when COMMIT does not come. */
 #define SEAL_PREPARED_MS 2000
 
@@ -96,6 +99,7 @@ struct seal_request {
 	void (*done)(struct seal_request *request, int result);
 
 	struct list link;
+	bool crowded;
 	bool interrupted;
 	bool signalled;
 	bool waited;
@@ -170,7 +174,7 @@ unsigned sealing_current(struct sealing *sealing);
  * @request: borrows until @done was called, or this returned something else than -EINPROGRESS
  * Context: takes the lock; does not sleep for long.
  * Return: -EINPROGRESS: @done will be called, perhaps before this returns. 0; -EPERM (SEAL is set);
- * -EINVAL (no such hand-over); -EAGAIN (too many requests wait).
+ * -EINVAL (no such hand-over); -EAGAIN (too many requests wait; @done may say that, too).
  */
 int seal_submit(struct sealing *sealing, struct seal_request *request);
 

@@ -56,6 +56,8 @@
  * @flags:      in: CACHET_SEAL_*
  * @timeout_ms: in: how long to wait for holders, or CACHET_TIMEOUT_*
  * @handle:     in: PREPARE, COMMIT, ABORT: the handle that is handed over (struct cachet_stat)
+ *
+ * ADD_SEALS is EAGAIN when too many requests wait on a mount that is served over io_uring: ask again.
  */
 struct cachet_seals {
 	__u32 size;

@@ -435,6 +435,31 @@ def test_seal_set_meanwhile(t):
     equal(t.get_seals(path), SEAL_SEAL, 'seals')
 
 
+@needs('cachet')
+@limit(40)
+def test_many_waiters_keep_nobody_from_sealing(t):
+    """However many wait for one file: others are sealed, by ioctl and by attribute."""
+    path = t.sealable(DATA)
+    with t.blocker(path):
+        waiting = [Background(outcome, t.add_seals, path, SEAL_WRITE, 0, abi.TIMEOUT_FOREVER)
+                   for _ in range(24)]
+        within(5, lambda: t.stat().waiters == 24, 'those who wait')
+        more = [Background(outcome, t.add_seals, path, SEAL_WRITE, 0, abi.TIMEOUT_FOREVER)
+                for _ in range(12)]
+        if t.transport == 'uring':
+            equal([each.result() for each in more], [errno.EAGAIN] * 12, 'who could not wait')
+        for number in range(20):
+            other = t.sealable(DATA)
+            if number % 2:
+                t.add_seals(other, SEAL_WRITE)
+            else:
+                os.setxattr(other, abi.XATTR_SEALS, b'write')
+            equal(t.get_seals(other), SEAL_WRITE, 'seals of another file')
+        check(all(each.running for each in waiting), 'somebody did not wait')
+    for each in waiting + (more if t.transport == 'dev' else []):
+        equal(each.result(15), 0, 'the end of a wait')
+
+
 @needs('kernel', 'root')
 def test_wait_as_another_user(t):
     path = new_file(t)

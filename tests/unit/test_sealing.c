@@ -869,8 +869,17 @@ static void test_too_many(void)
 	add_writer(&file, &writer, 1);
 	g_assert_cmpint(submit(&waiters[0], &file, F_SEAL_WRITE, -1), ==, -EINPROGRESS);
 	g_assert_cmpint(submit(&waiters[1], &file, F_SEAL_WRITE, -1), ==, -EINPROGRESS);
+	/* What must wait does so for a moment, what need not is granted. */
+	g_assert_cmpint(submit(&waiters[2], &file, F_SEAL_WRITE, -1), ==, -EINPROGRESS);
+	g_assert_cmpint(waiter_wait(&waiters[2]), ==, -EAGAIN);
+	g_assert_cmpint(submit(&waiters[2], &file, F_SEAL_WRITE, SEAL_GRACE_MS), ==, -EINPROGRESS);
+	g_assert_cmpint(waiter_wait(&waiters[2]), ==, -EBUSY);
+	g_assert_cmpint(submit(&waiters[2], &file, F_SEAL_GROW, -1), ==, -EINPROGRESS);
+	g_assert_cmpint(waiter_wait(&waiters[2]), ==, 0);
+	atomic_fetch_add(&file.engine.unanswered, SEAL_CROWD_MAX);
 	g_assert_cmpint(submit(&waiters[2], &file, F_SEAL_WRITE, -1), ==, -EAGAIN);
 	g_assert_cmpint(waiters[2].calls, ==, 0);
+	atomic_fetch_sub(&file.engine.unanswered, SEAL_CROWD_MAX);
 	interrupt(&file, &waiters[0]);
 	g_assert_cmpint(waiter_wait(&waiters[0]), ==, -EINTR);
 	wait_for_waiting(&file, 1);
