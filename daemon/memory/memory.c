@@ -172,7 +172,7 @@ int memory_map(struct memory *memory, uint64_t offset, size_t length, bool writa
 			     (off_t)offset);
 
 	if (address == MAP_FAILED)
-		return -errno;
+		return errno == EAGAIN ? -ENOMEM : -errno; /* EAGAIN: too much memory is locked */
 	*window = address;
 	return 0;
 }

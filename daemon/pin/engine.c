@@ -99,6 +99,8 @@ static int engine_update(struct pin_engine *engine, unsigned slot, void *base, s
 	__u64 tag64 = tag;
 	int ret = io_uring_register_buffers_update_tag(&engine->ring, slot, &iovec, &tag64, 1);
 
+	if (ret == -EAGAIN)
+		return -ENOMEM;
 	return ret == 1 ? 0 : ret < 0 ? ret : -EFAULT;
 }
 
