@@ -9,8 +9,8 @@
  * 1.9 ns, with the default flavour (memb) 2.4 ns, and with mb, whose readers execute fences where
  * those two rely on membarrier(2), 47 to 51 ns. Nothing but this header knows the flavour.
  *
- * Callbacks run in liburcu's own thread, which starts with the first rcu_call(): a process that
- * forks to become a daemon does so before.
+ * Callbacks run in liburcu's own thread, which starts with rcu_start() or the first rcu_call(): a
+ * process that forks to become a daemon does so before.
  *
  * ThreadSanitizer cannot look into liburcu. It is told the two things that a grace period promises:
  * what a reader did before rcu_read_unlock(), and what was done before rcu_call(), happens before
@@ -56,6 +56,19 @@ __attribute__((weak)) char rcu_tsan_readers; /* one for the process: its address
 static inline void rcu_read_lock(void)
 {
 	urcu_bp_read_lock();
+}
+
+/**
+ * rcu_start() - start the thread of the callbacks, instead of with the first rcu_call()
+ *
+ * liburcu ends the process when it cannot: better before anybody depends on it.
+ * Context: once, by a process that will not fork any more. Sleeps.
+ */
+static inline void rcu_start(void)
+{
+	urcu_bp_get_default_call_rcu_data();
+	rcu_read_lock(); /* the table of readers, too */
+	urcu_bp_read_unlock();
 }
 
 /**

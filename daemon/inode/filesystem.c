@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/handover.h"
 #include "base/log.h"
+#include "base/pool.h"
 #include "base/rcu.h"
 #include "inode/attr.h"
 #include "inode/audit.h"
@@ -15,7 +16,7 @@
 #include "inode/inode.h"
 
 /* Lists of who holds a file are for humans: few are asked for at a time. */
-#define SLOW_THREADS_MAX 2
+#define SLOW_THREADS 2
 
 #define NS_PER_US 1000
 
@@ -109,7 +110,7 @@ static int filesystem_make_root(struct filesystem *fs)
 
 int filesystem_start(struct filesystem *fs, const struct filesystem_config *config)
 {
-	int error = 0;
+	int error = 0, result;
 
 	fs->config = *config;
 	fs->fuse_fd = -1;
@@ -121,7 +122,10 @@ int filesystem_start(struct filesystem *fs, const struct filesystem_config *conf
 	xarray_init(&fs->handles);
 	atomic_init(&fs->next_ino, FILESYSTEM_ROOT_INO);
 	atomic_init(&fs->next_handle, 1);
-	seal_engine_start(&fs->seals, sealing_run);
+	rcu_start();
+	result = seal_engine_start(&fs->seals, sealing_run);
+	if (result)
+		return result;
 	fs->pin_engine = pin_engine_new(&error);
 	if (fs->pin_engine)
 		fs->features |= CACHET_FEATURE_PINS;
@@ -131,8 +135,10 @@ int filesystem_start(struct filesystem *fs, const struct filesystem_config *conf
 	fs->tally = tally_new(NR_FILESYSTEM_COUNTERS, CACHET_REQUESTS_KNOWN, NS_PER_US);
 	if (!fs->pins || !fs->tally)
 		return -ENOMEM;
-	fs->collapser = g_thread_pool_new(collapse_sealed, fs, 1, FALSE, NULL);
-	fs->slow = g_thread_pool_new(slow_run, NULL, SLOW_THREADS_MAX, FALSE, NULL);
+	fs->collapser = pool_new(collapse_sealed, fs, 1);
+	fs->slow = pool_new(slow_run, NULL, SLOW_THREADS);
+	if (!fs->collapser || !fs->slow)
+		return -EAGAIN;
 	return filesystem_make_root(fs);
 }
 

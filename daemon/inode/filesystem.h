@@ -89,6 +89,7 @@ struct slow_task {
  * struct filesystem - see above
  * @plane:    who moves the bytes; settled before the first request is answered
  * @features: CACHET_FEATURE_*
+ * @kernel_agreed: INIT was answered
  * @kernel_passthrough, @kernel_io_uring: the kernel's word at INIT; whether it works is tried later
  * @settled: plane and features are known, see filesystem_settled()
  * @mountpoint: borrows; NULL before the mount
@@ -107,6 +108,7 @@ struct filesystem {
 	struct filesystem_config config;
 	enum cachet_plane plane;
 	unsigned features;
+	bool kernel_agreed;
 	bool kernel_passthrough;
 	bool kernel_io_uring;
 	atomic_bool settled;
@@ -138,7 +140,7 @@ struct filesystem {
  * @fs: zeroed
  * @config: copied
  * Context: after the last fork; starts threads.
- * Return: 0, -ENOMEM.
+ * Return: 0, -ENOMEM, -EAGAIN (no threads).
  */
 int filesystem_start(struct filesystem *fs, const struct filesystem_config *config);
 

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "seal/engine.h"
 
+#include <errno.h>
+
 #include "base/clock.h"
 #include "base/handover.h"
+#include "base/pool.h"
 
 /* Each may sleep for 165 ms in the kernel for a file with unexplained references. */
-#define SEAL_THREADS_MAX 16
+#define SEAL_THREADS 16
 
 static void engine_work(gpointer sealing, gpointer data)
 {
@@ -24,13 +27,21 @@ static gpointer engine_clock(gpointer data)
 	return NULL;
 }
 
-void seal_engine_start(struct seal_engine *engine, void (*run)(struct sealing *sealing))
+int seal_engine_start(struct seal_engine *engine, void (*run)(struct sealing *sealing))
 {
 	engine->run = run;
-	engine->pool = g_thread_pool_new(engine_work, engine, SEAL_THREADS_MAX, FALSE, NULL);
+	engine->pool = pool_new(engine_work, engine, SEAL_THREADS);
+	if (!engine->pool)
+		return -EAGAIN;
 	engine->clock = g_main_context_new();
 	engine->loop = g_main_loop_new(engine->clock, FALSE);
-	engine->thread = g_thread_new("seal-clock", engine_clock, engine);
+	engine->thread = g_thread_try_new("seal-clock", engine_clock, engine, NULL);
+	if (engine->thread)
+		return 0;
+	g_thread_pool_free(engine->pool, TRUE, TRUE);
+	g_main_loop_unref(engine->loop);
+	g_main_context_unref(engine->clock);
+	return -EAGAIN;
 }
 
 static gboolean engine_quit(gpointer loop)
@@ -54,8 +65,8 @@ void seal_engine_stop(struct seal_engine *engine)
 {
 	if (!engine->thread)
 		return;
+	engine_stop_clock(engine); /* first: its functions push */
 	g_thread_pool_free(engine->pool, FALSE, TRUE);
-	engine_stop_clock(engine);
 	g_main_loop_unref(engine->loop);
 	g_main_context_unref(engine->clock);
 	engine->thread = NULL;

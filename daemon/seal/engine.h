@@ -48,9 +48,10 @@ struct seal_engine {
 /**
  * seal_engine_start() - start the threads
  * @run: sealing_run(), or what a test has in its place; may sleep
- * Context: aborts when threads cannot be had; called once at start-up.
+ * Context: once at start-up.
+ * Return: 0, -EAGAIN (no threads).
  */
-void seal_engine_start(struct seal_engine *engine, void (*run)(struct sealing *sealing));
+int seal_engine_start(struct seal_engine *engine, void (*run)(struct sealing *sealing));
 
 /**
  * seal_engine_stop() - let what runs finish, then stop the threads

@@ -40,12 +40,16 @@ static void notifier_push(struct notifier *notifier, uint64_t ino)
 	g_async_queue_push(notifier->queue, notice);
 }
 
-void notifier_start(struct notifier *notifier, struct filesystem *fs, struct fuse_session *session)
+int notifier_start(struct notifier *notifier, struct filesystem *fs, struct fuse_session *session)
 {
 	notifier->fs = fs;
 	notifier->session = session;
 	notifier->queue = g_async_queue_new_full(g_free);
-	notifier->thread = g_thread_new("notifier", notifier_run, notifier);
+	notifier->thread = g_thread_try_new("notifier", notifier_run, notifier, NULL);
+	if (notifier->thread)
+		return 0;
+	g_async_queue_unref(notifier->queue);
+	return -EAGAIN;
 }
 
 void notifier_stop(struct notifier *notifier)

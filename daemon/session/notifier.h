@@ -21,9 +21,10 @@ struct notifier {
  * notifier_start() - start the thread
  * @fs: borrows
  * @session: borrows
- * Context: once; aborts when the thread cannot be had.
+ * Context: once.
+ * Return: 0, -EAGAIN (no thread).
  */
-void notifier_start(struct notifier *notifier, struct filesystem *fs, struct fuse_session *session);
+int notifier_start(struct notifier *notifier, struct filesystem *fs, struct fuse_session *session);
 
 /**
  * notifier_stop() - end the thread; what was not yet told is dropped

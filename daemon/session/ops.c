@@ -38,6 +38,7 @@ static void session_init(void *userdata, struct fuse_conn_info *conn)
 {
 	struct filesystem *fs = userdata;
 
+	fs->kernel_agreed = true;
 	for (size_t i = 0; i < G_N_ELEMENTS(wanted); i++)
 		fuse_set_feature_flag(conn, wanted[i]);
 	for (size_t i = 0; i < G_N_ELEMENTS(unwanted); i++)

@@ -121,7 +121,7 @@ static int session_receive_init(struct session *session)
 	if (got > 0)
 		fuse_session_process_buf(session->fuse, &buffer);
 	free(buffer.mem);
-	return got > 0 && !fuse_session_exited(session->fuse) ? 0 : -EIO;
+	return session->fs.kernel_agreed && !fuse_session_exited(session->fuse) ? 0 : -EIO;
 }
 
 /* Does passthrough onto a memfd work? The kernel's word alone does not say that we may use it. */
@@ -216,14 +216,16 @@ static bool session_mount(struct session *session)
 {
 	g_autoptr(GError) error = NULL;
 	bool chosen;
+	int result;
 
 	session->mountpoint = mountpoint_prepare(session->options->mountpoint, &error);
 	if (!session->mountpoint) {
 		log_error("%s", error->message);
 		return false;
 	}
-	if (filesystem_start(&session->fs, &session->options->filesystem)) {
-		log_error("out of memory");
+	result = filesystem_start(&session->fs, &session->options->filesystem);
+	if (result) {
+		log_error("cannot start: %s", g_strerror(-result));
 		return false;
 	}
 	session->fuse = session_new_fuse(session);
@@ -236,7 +238,10 @@ static bool session_mount(struct session *session)
 	session->fs.device = mountpoint_device(session->mountpoint);
 	session->fs.session = session;
 	session->fs.invalidate = session_invalidate;
-	notifier_start(&session->notifier, &session->fs, session->fuse);
+	if (notifier_start(&session->notifier, &session->fs, session->fuse)) {
+		log_error("no thread can be started");
+		return false;
+	}
 	if (session_receive_init(session)) {
 		log_error("%s: the kernel did not agree", session->mountpoint);
 		return false;
@@ -268,11 +273,14 @@ static void *session_loop(void *data)
 	struct session *session = data;
 	struct fuse_loop_config *config = fuse_loop_cfg_create();
 
-	fuse_loop_cfg_set_clone_fd(config, 0);
-	fuse_loop_cfg_set_max_threads(config, WORKERS_MAX);
-	session->loop_result = fuse_session_loop_mt(session->fuse, config);
+	session->loop_result = -ENOMEM;
+	if (config) {
+		fuse_loop_cfg_set_clone_fd(config, 0);
+		fuse_loop_cfg_set_max_threads(config, WORKERS_MAX);
+		session->loop_result = fuse_session_loop_mt(session->fuse, config);
+		fuse_loop_cfg_destroy(config);
+	}
 	atomic_store(&session->loop_ended, true);
-	fuse_loop_cfg_destroy(config);
 	g_idle_add(session_on_loop_end, session);
 	return NULL;
 }
@@ -338,11 +346,11 @@ static void session_ready(struct session *session)
 	g_timeout_add(often ? half_ms : STATUS_INTERVAL_MS, session_tell_manager, session);
 }
 
-static void session_serve(struct session *session)
+static bool session_serve(struct session *session)
 {
 	if (pthread_create(&session->loop_thread, NULL, session_loop, session)) {
 		log_error("no thread can be started");
-		return;
+		return false;
 	}
 	session_ready(session);
 	g_main_loop_run(session->loop);
@@ -351,6 +359,9 @@ static void session_serve(struct session *session)
 	filesystem_interrupt(&session->fs, END_PATIENCE_MS);
 	session_exit_loop(session);
 	pthread_join(session->loop_thread, NULL);
+	if (session->loop_result)
+		log_error("%s: requests cannot be served", session->mountpoint);
+	return session->loop_result == 0;
 }
 
 static void session_end(struct session *session)
@@ -387,7 +398,7 @@ int session_run(const struct options *options)
 {
 	struct session *session = g_new0(struct session, 1);
 	int background = -1;
-	bool mounted;
+	bool mounted, served = false;
 
 	raise_descriptor_limit();
 	session->options = options;
@@ -407,12 +418,12 @@ int session_run(const struct options *options)
 		if (!options->foreground)
 			log_use_syslog();
 		background_ready(background, EXIT_SUCCESS);
-		session_serve(session);
+		served = session_serve(session);
 	}
 	session_end(session);
 	if (!mounted)
 		background_ready(background, EXIT_FAILURE);
 	g_main_loop_unref(session->loop);
 	g_free(session);
-	return mounted ? EXIT_SUCCESS : EXIT_FAILURE;
+	return served ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -128,7 +128,7 @@ static void setup_limited(struct file *file, bool shared, uint64_t limit_pages)
 	sealing_init(&file->sealing, &file->lock, &file->mapping, &file->engine, &file_ops);
 	file->sealing.exposed = shared;
 	/* Last: ThreadSanitizer does not look into GLib, but knows what was before a thread. */
-	seal_engine_start(&file->engine, sealing_run);
+	g_assert_cmpint(seal_engine_start(&file->engine, sealing_run), ==, 0);
 }
 
 static void setup(struct file *file, bool shared)
