@@ -80,12 +80,14 @@ class Mount:
     Owns its directory under the run's work directory, the daemon process, and its log.
     """
 
-    def __init__(self, run, options='', plane=None, transport=None, path=None, arguments=()):
+    def __init__(self, run, options='', plane=None, transport=None, path=None, arguments=(),
+                 environment=()):
         self.run = run
         self.plane = plane or run.plane
         self.transport = transport or run.transport
         self.extra = options
         self.arguments = list(arguments)
+        self.environment = dict(environment)
         self.process = None
         self.uid = run.uid if os.geteuid() == 0 else None
         self.gid = run.gid
@@ -111,7 +113,7 @@ class Mount:
 
     def spawn(self, command):
         """Run a command as the daemon's user, its output in the log."""
-        environment = dict(os.environ, LC_ALL='C.UTF-8', **SANITIZER_ENV)
+        environment = dict(os.environ, LC_ALL='C.UTF-8', **SANITIZER_ENV, **self.environment)
         # The sanitised build writes its report to the log even when nobody reads stderr.
         user = {'user': self.uid, 'group': self.gid, 'extra_groups': []} if self.uid else {}
         with open(self.log_path, 'ab') as log:

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: MIT
+"""Each call that the daemon makes fails once, and then again and again.
+
+helpers/failing_calls.c is preloaded and fails the n-th call of one function. A fixed sequence of
+operations is run for n = 1, 2, 3, ... until no call fails any more: whatever fails, the client gets
+the call's own errno or one that the manual names, the daemon lives, nothing is left behind, and the
+same operations work afterwards.
+"""
+import errno
+import mmap
+import os
+import re
+import struct
+import subprocess
+import time
+
+import abi
+import syscalls
+from harness import (MiB, PAGE, Child, Failure, check, equal, limit, needs, opened, pattern,
+                     refused, within)
+from library import Library
+from mounts import mount_at
+
+ALWAYS = 1 << 31
+
+# By function: how it may fail, and what else a client may be told then.
+RUNTIME = {
+    'memfd_create': ((errno.EMFILE, errno.ENFILE, errno.ENOMEM), ()),
+    'fallocate': ((errno.ENOSPC, errno.ENOMEM), ()),
+    'ftruncate': ((errno.ENOMEM,), ()),
+    'mmap': ((errno.ENOMEM, errno.EAGAIN), (errno.ENOMEM,)),
+    'mlock': ((errno.ENOMEM, errno.EAGAIN), (errno.ENOMEM,)),
+    'madvise': ((errno.ENOMEM, errno.EAGAIN), ()),
+    'open': ((errno.EMFILE, errno.ENFILE, errno.ENOMEM), ()),
+    'fopen': ((errno.EMFILE, errno.ENFILE, errno.ENOMEM), ()),
+    'opendir': ((errno.EMFILE, errno.ENFILE, errno.ENOMEM), ()),
+    'pread': ((errno.ENOMEM,), ()),
+    'pwrite': ((errno.ENOSPC, errno.ENOMEM), ()),
+    'splice': ((errno.ENOMEM,), ()),
+    'pipe': ((errno.EMFILE, errno.ENFILE), ()),
+    'fcntl': ((errno.EMFILE, errno.ENOMEM), ()),
+    'ioctl': ((errno.EMFILE, errno.ENOMEM), ()),
+    'io_uring_register_buffers_update_tag': ((errno.ENOMEM, errno.EAGAIN), (errno.ENOMEM,)),
+}
+
+# malloc: libfuse ends the session when one of its threads gets no buffer, at whatever time. What the
+# daemon's own allocations do is tested by test_mapping_faults and its like.
+START = dict(RUNTIME, pthread_create=((errno.EAGAIN,), ()),
+             malloc=((errno.ENOMEM,), ()),
+             eventfd=((errno.EMFILE,), ()),
+             socketpair=((errno.EMFILE,), ()),
+             io_uring_queue_init_params=((errno.ENOMEM, errno.EMFILE, errno.EPERM), ()),
+             io_uring_register_buffers_sparse=((errno.ENOMEM, errno.EINVAL), ()),
+             io_uring_register_buffers_tags=((errno.ENOMEM, errno.EINVAL), ()))
+
+
+class Plan:
+    """The page that the preloaded library looks at."""
+
+    LAYOUT = struct.Struct('<40siIIII')
+
+    def __init__(self, t, name):
+        self.path = os.path.join(t.run.work, 'plan-' + name)
+        with open(self.path, 'wb') as file:
+            file.write(bytes(PAGE))
+        os.chmod(self.path, 0o666)
+        with open(self.path, 'r+b') as file:
+            self.page = mmap.mmap(file.fileno(), PAGE)
+
+    def set(self, function='', error=0, nth=0, times=0):
+        self.page[:40] = bytes(40)
+        self.page[40:self.LAYOUT.size] = struct.pack('<iIIII', error, nth, times, 0, 0)
+        self.page[:40] = function.encode().ljust(40, b'\0')
+
+    @property
+    def calls(self):
+        return self.LAYOUT.unpack_from(self.page)[4]
+
+    @property
+    def failed(self):
+        return self.LAYOUT.unpack_from(self.page)[5]
+
+    def mount(self, t, options=''):
+        library = t.run.binary('helpers', 'libfailing_calls.so')
+        return t.run.new_mount(options=options, environment={
+            'LD_PRELOAD': library, 'FAILING_CALLS': self.path})
+
+
+def skip_without_library(t):
+    try:
+        t.run.binary('helpers', 'libfailing_calls.so')
+    except Failure:
+        if any('asan' in line or 'tsan' in line for line in linked(t)):
+            t.skip('a sanitizer has its own idea of these calls')
+        raise
+
+
+def linked(t):
+    return subprocess.run(['ldd', t.run.binary('daemon', 'cachetd')], stdout=subprocess.PIPE,
+                          text=True, check=True).stdout.split('\n')
+
+
+# --- what is done while calls fail ---
+
+DATA = pattern(5 * PAGE)
+
+
+def operations(top, kernel, library):
+    """Everything that makes the daemon call something. Raises OSError when a call is refused."""
+    path = top + '/a'
+    with opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
+        whole(os.pwrite(fd, DATA, 0), len(DATA))
+        whole(os.pwrite(fd, DATA, 2 * MiB), len(DATA))
+        equal(os.pread(fd, len(DATA), 0), DATA, 'contents')
+        syscalls.fallocate(fd, 0, MiB, 10 * PAGE)
+        syscalls.fallocate(fd, syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_KEEP_SIZE,
+                           MiB, 2 * PAGE)
+        syscalls.fallocate(fd, syscalls.FALLOC_FL_ZERO_RANGE, MiB + 4 * PAGE, 2 * PAGE)
+        os.lseek(fd, 0, os.SEEK_HOLE)
+        os.ftruncate(fd, 3 * MiB)
+        whole(os.copy_file_range(fd, fd, PAGE, 0, 8 * PAGE), PAGE)
+        if kernel:
+            with syscalls.Map(fd, MiB, mmap.PROT_READ | mmap.PROT_WRITE) as view:
+                view.write(b'stored', 20 * PAGE)
+    pins(path)
+    with opened(path) as fd:
+        abi.add_seals(fd, abi.SEALS_CONTENT, abi.FLAG_POPULATE, 2000)
+    with opened(path) as fd:
+        equal(os.pread(fd, len(DATA), 0), DATA, 'sealed contents')
+        with syscalls.Map(fd, len(DATA)) as view:
+            equal(view.read(), DATA, 'sealed contents, mapped')
+    handover(top, library)
+    abi.stat_path(path)
+    os.unlink(path)
+
+
+def whole(count, wanted):
+    """A short write says what was refused when it goes on; here that is the next call's affair."""
+    if count != wanted:
+        raise OSError(errno.ENOSPC, 'short')
+
+
+def pins(path):
+    with opened(path, os.O_WRONLY) as fd:
+        ids = [abi.pin(fd, 0, 3 * PAGE, 0, 'held', 60000), abi.pin(fd, MiB, 5, 0, 'more'),
+               abi.pin(fd, 2 * MiB, PAGE, abi.PIN_RESIDENT)]
+        equal(len(abi.pins(fd)), 3, 'pins')
+        with opened(path) as reader:
+            refused(errno.EBUSY, abi.add_seals, reader, abi.SEALS_CONTENT, 0, 20)
+        abi.holders(fd)
+        os.getxattr(path, abi.XATTR_HOLDERS)
+        for number in ids:
+            abi.unpin(fd, number)
+
+
+def handover(top, library):
+    fd = library.create(top)
+    if fd < 0:
+        raise OSError(-fd, 'create')
+    try:
+        whole(os.pwrite(fd, DATA, 0), len(DATA))
+        for result in (library.publish(fd, top + '/b'), library.add_seals(fd, abi.SEAL_WRITE)):
+            if result < 0:
+                raise OSError(-result, 'publish or seal')
+        equal(os.pread(fd, len(DATA), 0), DATA, 'contents after the hand-over')
+    finally:
+        os.close(fd)
+    os.unlink(top + '/b')
+
+
+def clear(top):
+    for name in os.listdir(top):
+        os.unlink(os.path.join(top, name))
+
+
+def attempt(_link, top, kernel, library):
+    """None when all went through, else (errno, which call)."""
+    try:
+        operations(top, kernel, library)
+    except OSError as error:
+        return error.errno, str(error)
+    return None
+
+
+FIGURES = ('inodes', 'pages', 'handles', 'pins', 'pins_resident', 'pinned_pages', 'waiters')
+
+
+def figures(mount):
+    found = mount.stat()
+    return {name: found[name] for name in FIGURES}
+
+
+def settled(mount, before, what):
+    try:
+        within(5, lambda: figures(mount) == before, 'what was')
+    except Failure as failure:
+        raise Failure('%s: left behind: %s, before: %s' % (what, figures(mount), before)) \
+            from failure
+
+
+def run_with(t, mount, plan, library, case):
+    """One run with the plan, and one without if something was refused. Returns how many calls failed."""
+    before = mount.first_figures
+    function, error, nth, times, also = case
+    what = 'call %d of %s failing with %s%s' % (
+        nth, function, errno.errorcode[error], '' if times == 1 else ', and all that follow')
+    plan.set(function, error, nth, times)
+    try:
+        ended = Child(attempt, mount.path, t.kernel, library).wait(30)
+    except Failure as failure:
+        raise Failure('%s: %s' % (what, failure)) from failure
+    failed = plan.failed
+    plan.set()
+    check(mount.alive(), '%s: the daemon died' % what)
+    if ended and ended[0] not in (error,) + also:
+        raise Failure('%s: the client got %s' % (what, ended))
+    clear(mount.path)
+    settled(mount, before, what)
+    if ended:
+        again = Child(attempt, mount.path, t.kernel, library).wait(30)
+        check(again is None, '%s: and later, without: %s' % (what, again))
+        settled(mount, before, what + ', and then without')
+    return failed
+
+
+def started(t, plan):
+    mount = plan.mount(t)
+    mount.start()
+    mount.first_figures = figures(mount)
+    return mount
+
+
+def numbers():
+    """1, 2, 3, ..., and then with growing steps: what comes so often is mostly files of /proc."""
+    number = 1
+    while number < 5000:
+        yield number
+        number += 1 + number // 20
+
+
+@needs('cachet')
+@limit(150)
+def test_while_it_serves(t):
+    skip_without_library(t)
+    plan = Plan(t, 'serve')
+    library = Library(t)
+    mount = started(t, plan)
+    try:
+        equal(Child(attempt, mount.path, t.kernel, library).wait(30), None, 'without failures')
+        total = 0
+        for function, (errors, also) in RUNTIME.items():
+            done = 0
+            for nth in numbers():
+                if not run_with(t, mount, plan, library, (function, errors[0], nth, 1, also)):
+                    break
+                done += 1
+            for error in errors:
+                done += run_with(t, mount, plan, library, (function, error, 1, ALWAYS, also))
+                run_with(t, mount, plan, library, (function, error, 2, ALWAYS, also))
+            print('%s: %d calls failed' % (function, done))
+            total += done
+        check(total > 100, 'only %d calls failed' % total)
+    except BaseException:
+        print(mount.log()[-3000:])
+        mount.discard()
+        raise
+    mount.stop()
+
+
+@needs('cachet')
+@limit(60)
+def test_threads_while_it_serves(t):
+    """A daemon that gets no thread any more serves on with those that it has."""
+    skip_without_library(t)
+    plan = Plan(t, 'threads')
+    library = Library(t)
+    mount = started(t, plan)
+    try:
+        for times in (ALWAYS, 0):
+            plan.set('pthread_create', errno.EAGAIN, 1, times)
+            tops = [os.path.join(mount.path, '%d-%d' % (times, n)) for n in range(4)]
+            for top in tops:
+                mount.as_user(os.mkdir, top)
+            children = [Child(attempt, top, t.kernel, library) for top in tops]
+            for child in children:
+                equal(child.wait(30), None, 'what was refused')
+            for top in tops:
+                mount.as_user(os.rmdir, top)
+        settled(mount, mount.first_figures, 'at the end')
+    except BaseException:
+        print(mount.log()[-3000:])
+        mount.discard()
+        raise
+    mount.stop()
+
+
+@needs('cachet')
+@limit(200)
+def test_while_it_starts(t):
+    """Either it serves (without what it could not get), or it says why not, and nothing is left."""
+    skip_without_library(t)
+    plan = Plan(t, 'start')
+    refusals = starts = 0
+    for function, (errors, _) in START.items():
+        for error in errors:
+            for nth in numbers():
+                plan.set(function, error, nth, 1)
+                what = 'call %d of %s failing with %s' % (nth, function, errno.errorcode[error])
+                if start(t, plan, what):
+                    starts += 1
+                else:
+                    refusals += 1
+                if not plan.failed:
+                    break
+    print('%d refusals, %d starts' % (refusals, starts))
+    check(refusals >= 5 and starts >= 5, '%d refusals, %d starts' % (refusals, starts))
+
+
+def start(t, plan, what):
+    mount = plan.mount(t)
+    mount.process = mount.spawn(mount.command())
+    end = time.monotonic() + 20
+    try:
+        while mount.process.poll() is None:
+            if answers(mount):
+                return stop(mount, what)
+            check(time.monotonic() < end, '%s: it neither ends nor mounts\n%s' % (
+                what, mount.log()))
+            time.sleep(0.003)
+        code, log = mount.process.returncode, mount.log()
+        # GLib ends a program that cannot have the thread of its signal sources.
+        check(code > 0 or "thread 'gmain'" in log, '%s: ended with %d\n%s' % (what, code, log))
+        check(re.search(r'^cachetd: .*\w', log, re.M), '%s: it said only: %s' % (what, log))
+        check(not mount_at(mount.path), '%s: a mount is left\n%s' % (what, log))
+        return False
+    finally:
+        mount.discard()
+
+
+def stop(mount, what):
+    try:
+        mount.stop()
+        return True
+    except Failure as failure:
+        if 'requests cannot be served' in str(failure):
+            return False
+        raise Failure('%s: at the end: %s' % (what, failure)) from failure
+
+
+def answers(mount):
+    if not mount_at(mount.path):
+        return False
+    try:
+        mount.stat()
+    except OSError:
+        return False
+    return True
