@@ -43,8 +43,8 @@ static int ioctl_seals_once(int fd, unsigned seals, unsigned flags, int timeout_
 }
 
 /*
- * Over io_uring a request that waits keeps a buffer of the daemon's, so only so many may; the daemon
- * says EAGAIN to the next one, which then waits here.
+ * Over io_uring a request that waits keeps a buffer of the daemon's, so only so many may; the
+ * daemon says EAGAIN to the next one, which then waits here.
  */
 int cachet_ioctl_seals(int fd, unsigned seals, unsigned flags, int timeout_ms, uint64_t handle)
 {

@@ -2,9 +2,9 @@
 /*
  * The hand-over of a read-write descriptor.
  *
- * Through passthrough the kernel lets an O_RDWR handle map even a write-sealed memory writable, so on
- * an io=kernel mount nobody may hold such a handle when the seal is set, not even the one who seals.
- * His descriptor is exchanged for a read-only one on the way:
+ * Through passthrough the kernel lets an O_RDWR handle map even a write-sealed memory writable, so
+ * on an io=kernel mount nobody may hold such a handle when the seal is set, not even the one who
+ * seals. His descriptor is exchanged for a read-only one on the way:
  *
  *	look		another descriptor of the same open file description would keep the handle
  *			alive: EBUSY at once when this process has one
@@ -15,24 +15,24 @@
  *			threads, who see the old or the new description, never a closed descriptor
  *	COMMIT		waits until the old handle is released, and seals
  *
- * Up to and including PREPARE every failure leaves all as it was. When COMMIT fails (another process
- * has a duplicate, another thread is inside a call on the old description, a ring has it registered,
- * somebody maps or references the memory unseen) a read-write descriptor is put back; it is a new
- * description, so what the first exchange lost stays lost. docs/library.md lists that.
+ * Up to and including PREPARE every failure leaves all as it was. When COMMIT fails (another
+ * process has a duplicate, another thread is inside a call on the old description, a ring has it
+ * registered, somebody maps or references the memory unseen) a read-write descriptor is put back;
+ * it is a new description, so what the first exchange lost stays lost. docs/library.md lists that.
  *
  * Two things decide how it is done:
  *
- * Closing R takes away the POSIX locks that this process holds on the file, as closing any descriptor
- * does. A refused PREPARE would do so. When fdinfo shows such locks, PREPARE is asked first through
- * the descriptor itself and taken back at once; only if it is granted is R opened. Who slips in
- * between can still make the second PREPARE fail; then the locks are gone.
+ * Closing R takes away the POSIX locks that this process holds on the file, as closing any
+ * descriptor does. A refused PREPARE would do so. When fdinfo shows such locks, PREPARE is asked
+ * first through the descriptor itself and taken back at once; only if it is granted is R opened.
+ * Who slips in between can still make the second PREPARE fail; then the locks are gone.
  *
  * R is read-only, and the daemon lets only the owner and root seal through such a handle. Who may
  * write the file for another reason (group, ACL) gets EPERM, and then PREPARE and COMMIT go through
  * a write-only reopen, which hinders nobody; R still is what replaces the descriptor.
  *
- * From the exchange to the end signals are blocked, so that COMMIT is not given up half-way; this is
- * bounded by COMMIT_TIMEOUT_MS. Cancellation is off throughout.
+ * From the exchange to the end signals are blocked, so that COMMIT is not given up half-way; this
+ * is bounded by COMMIT_TIMEOUT_MS. Cancellation is off throughout.
  */
 #include "internal.h"
 

@@ -104,8 +104,9 @@ int cachet_add_seals_timeout(int fd, unsigned seals, unsigned flags, int timeout
 	if (result > 0) {
 		result = cachet_handover(fd, &st, seals, flags, timeout_ms);
 		/*
-		 * Another thread may have exchanged the descriptor while we tried: then the handle is
-		 * gone (EINVAL), or what that thread still has open looks like a duplicate (EBUSY).
+		 * Another thread may have exchanged the descriptor while we tried: then the handle
+		 * is gone (EINVAL), or what that thread still has open looks like a duplicate
+		 * (EBUSY).
 		 */
 		if ((result != -EINVAL && result != -EBUSY) ||
 		    (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY)

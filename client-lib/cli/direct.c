@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The source is read with O_DIRECT into the target's own pages: a window of the target is mapped and
- * registered with an io_uring, which pins its pages, and the disk writes into them. No byte passes
- * through the processor or the page cache, and the source does not push other files out of that.
+ * The source is read with O_DIRECT into the target's own pages: a window of the target is mapped
+ * and registered with an io_uring, which pins its pages, and the disk writes into them. No byte
+ * passes through the processor or the page cache, and the source does not push other files out of
+ * that.
  *
- * A pin like that, a writable map and a handle open for reading and writing are all that the writers
- * rule forbids, so none of them outlives direct_end(). The target is opened a second time for it: the
- * descriptor of the caller stays one that cannot map and does not stand in the way of a seal.
+ * A pin like that, a writable map and a handle open for reading and writing are all that the
+ * writers rule forbids, so none of them outlives direct_end(). The target is opened a second time
+ * for it: the descriptor of the caller stays one that cannot map and does not stand in the way of a
+ * seal.
  *
  * The processor has work all the same: the pages of a window are allocated, zeroed and pinned. So
  * there are two windows, and one is made while the disk fills the other.

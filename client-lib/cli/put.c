@@ -4,8 +4,8 @@
  *
  * The copy is made in a file without a name (or, where the kernel has no O_TMPFILE for FUSE, with a
  * hidden one), gets its mode and its seals, and only then its name; so nobody ever sees it
- * half-filled, and what an interrupted copy leaves goes by itself. It is open for writing only: such
- * a handle cannot map the file and so does not stand in the way of its own seal.
+ * half-filled, and what an interrupted copy leaves goes by itself. It is open for writing only:
+ * such a handle cannot map the file and so does not stand in the way of its own seal.
  */
 #include "cli.h"
 

@@ -2,8 +2,8 @@
 /*
  * cachet top: figures of all mounts, again and again.
  *
- * On a terminal each look is drawn over the last one, on a screen of its own that is put back at the
- * end; elsewhere the tables follow each other.
+ * On a terminal each look is drawn over the last one, on a screen of its own that is put back at
+ * the end; elsewhere the tables follow each other.
  */
 #include "cli.h"
 #include "latency.h"

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The daemon's log: GLib's structured log. The first argument is a literal that says what happened.
- * Lines for auditors have fields for machines besides; with these they go to the journal, without to
- * syslog, and to standard error if that is a terminal or the log is verbose: elsewhere nobody bounds
- * what they would fill.
+ * Lines for auditors have fields for machines besides; with these they go to the journal, without
+ * to syslog, and to standard error if that is a terminal or the log is verbose: elsewhere nobody
+ * bounds what they would fill.
  */
 #pragma once
 

@@ -31,7 +31,8 @@
 #undef rcu_dereference
 
 #ifdef CACHET_TSAN
-__attribute__((weak)) char rcu_tsan_readers; /* one for the process: its address is all that counts */
+/* One for the process: its address is all that counts. */
+__attribute__((weak)) char rcu_tsan_readers;
 #endif
 
 /**
@@ -146,7 +147,7 @@ static inline void rcu_tsan_reached(struct rcu_head *rcu)
 static inline void rcu_barrier(void)
 {
 #ifdef CACHET_TSAN
-	/* liburcu's own frees memory in a way that looks like a race; there is one queue, in order. */
+	/* liburcu's own frees memory in what looks like a race; there is one queue, in order. */
 	struct rcu_tsan_barrier barrier;
 
 	sem_init(&barrier.done, 0, 0);

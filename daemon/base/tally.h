@@ -49,7 +49,8 @@ void tally_record(struct tally *tally, unsigned histogram, uint64_t ns);
 /**
  * tally_counter() - what all threads have counted, those that have ended as well
  * @counter: index of a counter
- * Context: takes the lock of all tallies; time in proportion to the most threads there were at once.
+ * Context: takes the lock of all tallies; time in proportion to the most threads there were at
+ * once.
  */
 uint64_t tally_counter(struct tally *tally, unsigned counter);
 

@@ -192,7 +192,7 @@ static void mapping_collapse_batch(struct mapping *mapping, uint64_t first,
 	}
 }
 
-/* The first range at or after @first with a page of the tree or of the memory; a hole costs nothing. */
+/* The first range at or after @first with a page of tree or memory; a hole costs nothing. */
 static uint64_t collapse_next(struct mapping *mapping, uint64_t first, uint64_t end)
 {
 	int64_t data = memory_seek(&mapping->memory, first << PAGE_SHIFT, SEEK_DATA);

@@ -47,7 +47,7 @@ ssize_t mapping_read_begin(struct mapping *mapping, uint64_t offset, size_t leng
 	return (ssize_t)length;
 }
 
-/* Until @length bytes have moved, the file ends, or an error comes, which counts if it is the first. */
+/* Until @length bytes have moved, the file ends, or an error comes, which counts if it is first. */
 static ssize_t move_fully(int fd, void *buffer, size_t length, uint64_t offset, bool out)
 {
 	size_t done = 0;

@@ -112,8 +112,9 @@ static void mapping_erase_punched(struct mapping *mapping, uint64_t first, uint6
 		return;
 	}
 	while (first < end) {
-		int64_t data = memory_seek(&mapping->memory, first << PAGE_SHIFT, SEEK_DATA);
-		int64_t hole = data < 0 ? -1 : memory_seek(&mapping->memory, (uint64_t)data, SEEK_HOLE);
+		struct memory *memory = &mapping->memory;
+		int64_t data = memory_seek(memory, first << PAGE_SHIFT, SEEK_DATA);
+		int64_t hole = data < 0 ? -1 : memory_seek(memory, (uint64_t)data, SEEK_HOLE);
 		uint64_t stop = data < 0 || page_of((uint64_t)data) > end ? end
 									  : page_of((uint64_t)data);
 

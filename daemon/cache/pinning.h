@@ -139,7 +139,8 @@ void pin_table_free(struct pin_table *table);
  * Return: 0; -EPERM (sealed against writing); -EAGAIN (a seal request is in its short last step:
  * ask again when that has ended); -EINVAL (length 0, flags, range past the end); -ENOSPC, -ENOMEM
  * (nothing was pinned; RLIMIT_MEMLOCK is -ENOMEM too); -ENOBUFS (too many pins); -EDQUOT (too many
- * of one user, see shares.h); -EOPNOTSUPP (no engine); -EMFILE. On error nothing is left but pages that were allocated.
+ * of one user, see shares.h); -EOPNOTSUPP (no engine); -EMFILE. On error nothing is left but pages
+ * that were allocated.
  */
 int pin_table_add(struct pin_table *table, struct mapping *mapping,
 		  const struct pin_request *request, uint64_t *id);

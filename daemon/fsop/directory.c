@@ -42,8 +42,10 @@ static bool listing_add(struct listing *listing, const char *name, struct inode 
 		entry.attr.st_ino = inode->ino;
 		entry.attr.st_mode = inode->type;
 	}
-	bytes = listing->plus ? fuse_add_direntry_plus(listing->req, at, room, name, &entry, cookie)
-			      : fuse_add_direntry(listing->req, at, room, name, &entry.attr, cookie);
+	if (listing->plus)
+		bytes = fuse_add_direntry_plus(listing->req, at, room, name, &entry, cookie);
+	else
+		bytes = fuse_add_direntry(listing->req, at, room, name, &entry.attr, cookie);
 	if (bytes > room)
 		return false;
 	listing->used += bytes;

@@ -146,7 +146,8 @@ void ioctl_unpin(struct ioctl_call *call, const struct cachet_unpin *args)
 	unpin->fs = call->fs;
 	unpin->args = *args;
 	unpin->clock = request_put_aside(call->fs);
-	result = pin_table_remove(pins, mapping, args->id, call->handle->id, unpin_call_done, unpin);
+	result = pin_table_remove(pins, mapping, args->id, call->handle->id, unpin_call_done,
+				  unpin);
 	/* The owner of the file and root may break a pin that is somebody else's. */
 	if (result == -EPERM && inode_owner_or_root(call->inode, &call->caller)) {
 		auto_inode inode = call->inode; /* once it is answered the file may go */

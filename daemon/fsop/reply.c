@@ -106,7 +106,7 @@ unsigned request_kill_unless_root(fuse_req_t req, struct inode *inode)
 	return fuse_req_ctx(req)->uid ? request_kill(req, inode) : 0;
 }
 
-/* Without KILLPRIV_V2 the kernel leaves the bits of what it does not cache to us, and says nothing. */
+/* Without KILLPRIV_V2 the kernel leaves the bits of what it does not cache to us, unsaid. */
 unsigned request_kill_as_told(fuse_req_t req, struct inode *inode, const struct fuse_file_info *fi)
 {
 	if (!(inode->fs->features & CACHET_FEATURE_KILLPRIV_V2))

@@ -67,7 +67,8 @@ static void attr_take_memory_atime_locked(struct inode *inode, const struct time
 	if (time_equal(atime, &inode->memory_atime) || !atime->tv_sec)
 		return;
 	inode->memory_atime = *atime;
-	if (time_before(&inode->mtime, &inode->atime) && time_before(&inode->ctime, &inode->atime) &&
+	if (time_before(&inode->mtime, &inode->atime) &&
+	    time_before(&inode->ctime, &inode->atime) &&
 	    atime->tv_sec - inode->atime.tv_sec < RELATIME_SECONDS)
 		return;
 	inode->atime = *atime;
@@ -207,7 +208,7 @@ static mode_t attr_new_mode(const struct inode *inode, unsigned what, const stru
 	return mode;
 }
 
-/* What a file takes counts for its owner; until attr_charge_end_locked() the node counts for both. */
+/* What a file takes counts for its owner; the node for both until attr_charge_end_locked(). */
 static int attr_charge_begin_locked(struct inode *inode, struct user *user)
 {
 	int result = 0;

@@ -336,7 +336,7 @@ static void directory_exchange_locked(struct inode *from_dir, struct entry *from
 	attr_touch_locked(to_dir);
 }
 
-/* The name stays, for a device that says "nothing here". What it was has got another name by now. */
+/* The name stays, for a device that says "nothing here". What it was has another name by now. */
 static void entry_set_whiteout(struct entry *entry, struct inode *whiteout)
 {
 	scoped_mutex(&whiteout->lock);

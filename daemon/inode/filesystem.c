@@ -58,7 +58,7 @@ static const struct pin_owner_ops pin_owner_ops = {
 	.expired = pin_owner_expired,
 };
 
-/* The collapser's own reference is the last one when names, handles and the kernel are done with it. */
+/* The collapser's own reference is the last one when names, handles and the kernel are done. */
 static bool inode_is_used(struct mapping *mapping)
 {
 	struct inode *inode = container_of(mapping, struct inode, mapping);

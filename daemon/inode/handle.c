@@ -10,8 +10,8 @@
  * another backing id than the inode's other handles. The table keeps both apart: the mode depends
  * on the mount and on the write seal alone, a direct handle hinders nobody, and all passthrough
  * handles of an inode share one backing id. That id is made with the first of them and given back
- * with the inode: the next open shall not have to ask for another one, and no handle can outlive it.
- * The kernel leaves a mode before it sends RELEASE, so the daemon's count is never below the
+ * with the inode: the next open shall not have to ask for another one, and no handle can outlive
+ * it. The kernel leaves a mode before it sends RELEASE, so the daemon's count is never below the
  * kernel's; mode, id and count change together under the inode's lock, before the reply.
  *
  * One order is still out of our hands: replies to two opens that are under way at the same time. A

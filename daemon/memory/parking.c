@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A process may have only so many descriptors, but it may have many more in flight: sent over a Unix
- * socket and not yet received. Memories that nobody holds are idle, and listed, the one idle for
- * longest first. When all memories together have more descriptors open than the limit, the first
- * GROUP_SIZE idle ones become a group: their descriptors are sent over a new socket pair in one
- * message and closed; of the pair only the receiving end is kept, so that a group costs one
+ * A process may have only so many descriptors, but it may have many more in flight: sent over a
+ * Unix socket and not yet received. Memories that nobody holds are idle, and listed, the one idle
+ * for longest first. When all memories together have more descriptors open than the limit, the
+ * first GROUP_SIZE idle ones become a group: their descriptors are sent over a new socket pair in
+ * one message and closed; of the pair only the receiving end is kept, so that a group costs one
  * descriptor.
  *
  * Whoever needs one memory of a group brings all of them back, since a message is received whole.
  * Files that were made together were parked together and will often be needed together, so that
  * mostly costs little. The message is peeked at, which gives new descriptors and leaves it where it
- * is: should there be too few left for all of them, those are closed again, nothing is lost, and the
- * caller gets EMFILE. Only then is the group's socket closed, and with it the message.
+ * is: should there be too few left for all of them, those are closed again, nothing is lost, and
+ * the caller gets EMFILE. Only then is the group's socket closed, and with it the message.
  *
- * What stat() says of a parked memory is remembered from when it was parked; only somebody who still
- * maps it could change that, and then only the number of its blocks.
+ * What stat() says of a parked memory is remembered from when it was parked; only somebody who
+ * still maps it could change that, and then only the number of its blocks.
  *
  * A socket pair is kept in reserve, since one is needed just when no descriptor is left.
  *

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Descriptors of memories that nobody uses, put aside where they do not count. parking.c begins with
- * how.
+ * Descriptors of memories that nobody uses, put aside where they do not count. parking.c begins
+ * with how.
  */
 #pragma once
 
@@ -24,7 +24,8 @@ void parking_set_limit(unsigned descriptors);
 void parking_count(int descriptors);
 
 /**
- * parking_make_room() - park idle memories although the limit is not met: there is no descriptor left
+ * parking_make_room() - park idle memories although the limit is not met: there is no descriptor
+ * left
  * Context: may sleep; no lock of a memory is held.
  * Return: true when some were parked, and it is worth another try.
  */

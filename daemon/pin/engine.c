@@ -21,11 +21,11 @@
  * and the completion thread takes that lock once between reading completions and believing them:
  * by then every call whose completions it read has returned.
  *
- * Before Linux 6.4 a cleared slot goes to a list after an RCU grace period, and the list is worked off
- * a second later; but at once when somebody gives up a table of files. The engine notices such a
- * kernel when it starts, and its thread then does that whenever slots were cleared. There the tag
- * may come a moment before the pages are free. That does no harm: the memory looks for references by
- * itself, and more than once, before it refuses a seal.
+ * Before Linux 6.4 a cleared slot goes to a list after an RCU grace period, and the list is worked
+ * off a second later; but at once when somebody gives up a table of files. The engine notices such
+ * a kernel when it starts, and its thread then does that whenever slots were cleared. There the tag
+ * may come a moment before the pages are free. That does no harm: the memory looks for references
+ * by itself, and more than once, before it refuses a seal.
  *
  * Locks: "clearing", then "lock". Neither is held while a callback runs.
  */

@@ -24,9 +24,9 @@ struct sealing;
  * @unanswered: these, and those that are decided and whose answer is on its way
  * @max_waiting: more may not wait and get -EAGAIN; 0 is no limit. A transport that keeps a buffer
  *           for each request that is not answered sets it.
- * @spare:   one worker of the transport may ask a memory, and sleep for as long as that takes, because
- *           others take its place; clear while it does. Never set where each worker is the only one
- *           of its processor
+ * @spare:   one worker of the transport may ask a memory, and sleep for as long as that takes,
+ *           because others take its place; clear while it does. Never set where each worker is the
+ *           only one of its processor
  * @waits:   how long those took that had to wait, of milliseconds
  */
 struct seal_engine {

@@ -20,11 +20,11 @@
  *	interrupted                  -> EINTR
  *
  * So nothing is polled but what only the memory knows, and no thread waits: the timer calls
- * sealing_run() at the next deadline. It runs on the engine's pool, as asking may sleep. When nobody
- * else waits it runs at once on the submitter's thread where asking does not sleep: no such seal is
- * asked for, clients cannot reach the memory, or it never was exposed, that is nobody ever had it
- * open but for writing only, which gives nobody a reference to keep. And where the transport has
- * workers to spare one of them, never more, may ask and sleep.
+ * sealing_run() at the next deadline. It runs on the engine's pool, as asking may sleep. When
+ * nobody else waits it runs at once on the submitter's thread where asking does not sleep: no such
+ * seal is asked for, clients cannot reach the memory, or it never was exposed, that is nobody ever
+ * had it open but for writing only, which gives nobody a reference to keep. And where the transport
+ * has workers to spare one of them, never more, may ask and sleep.
  *
  * What EXEC implies depends on the mode, which may change while a request waits: it is worked out
  * each time that the request is looked at, and the x bits stay as they are while the memory is

@@ -21,7 +21,7 @@ static const char usage[] =
 	"     nr_inodes=N            limit of files and directories, with k, m or g\n"
 	"     usersize=, userinodes= the same for what each owner but root has\n"
 	"     uid=N, gid=N, mode=M   of the root directory (mode 1777 unless given)\n"
-	"     seal_timeout=MS        how long a seal waits for writers and pins (150 unless given)\n"
+	"     seal_timeout=MS        how long a seal waits for writers and pins (150 by default)\n"
 	"     io_uring               FUSE over io_uring\n"
 	"     allow_other            other users may use the mount (default for root)\n"
 	"     default_permissions    the kernel checks permissions (default)\n"

@@ -15,7 +15,8 @@ char *config_path(const char *mountpoint)
 	for (const char *c = path + 1; *c; c++) {
 		if (*c == '/')
 			g_string_append_c(file, '-');
-		else if (g_ascii_isalnum(*c) || *c == ':' || *c == '_' || (*c == '.' && c != path + 1))
+		else if (g_ascii_isalnum(*c) || *c == ':' || *c == '_' ||
+			 (*c == '.' && c != path + 1))
 			g_string_append_c(file, *c);
 		else
 			g_string_append_printf(file, "\\x%02x", (unsigned char)*c);

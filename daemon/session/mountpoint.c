@@ -37,8 +37,8 @@ static bool mountpoint_detach(const char *path)
 	if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
 		return true;
 	return g_spawn_sync(NULL, (char **)argv, NULL,
-			    G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, NULL, NULL,
-			    &status, NULL) &&
+			    G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, NULL,
+			    NULL, &status, NULL) &&
 	       status == 0;
 }
 

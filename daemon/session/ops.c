@@ -25,8 +25,8 @@ static const uint64_t wanted[] = {
  * What libfuse wants by itself and must not have: AUTO_INVAL_DATA drops pages of sealed files;
  * POSIX_LOCKS and FLOCK_LOCKS would bring locks to us, which the kernel does better; with
  * WRITEBACK_CACHE there is no passthrough; DIRECT_IO_ALLOW_MMAP would let an unsealed file be
- * mapped in the kernel's own pages, which no seal reaches; SPLICE_READ takes every request through a
- * pipe, which costs the small ones twice the time and gains nothing for writes of 1 MiB.
+ * mapped in the kernel's own pages, which no seal reaches; SPLICE_READ takes every request through
+ * a pipe, which costs the small ones twice the time and gains nothing for writes of 1 MiB.
  */
 static const uint64_t unwanted[] = {
 	FUSE_CAP_AUTO_INVAL_DATA, FUSE_CAP_POSIX_LOCKS,		 FUSE_CAP_FLOCK_LOCKS,

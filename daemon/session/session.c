@@ -164,6 +164,17 @@ static bool session_probe_io_uring(struct session *session)
 	return rings > (session->fs.features & CACHET_FEATURE_PINS ? 1 : 0);
 }
 
+static const char *io_uring_hindrance(const struct filesystem *fs)
+{
+	if (!LIBFUSE_CAP_OVER_IO_URING)
+		return "libfuse is older than 3.18, or is not the one that this project patches "
+		       "for it";
+	if (fs->kernel_io_uring)
+		return "the rings could not be started";
+	return "the kernel does not offer it (Linux 6.14 or newer, and Y in "
+	       "/sys/module/fuse/parameters/enable_uring)";
+}
+
 static bool session_choose_plane(struct session *session)
 {
 	const struct options *options = session->options;
@@ -177,18 +188,13 @@ static bool session_choose_plane(struct session *session)
 		fs->seals.max_waiting = RING_WAITING_MAX;
 	} else if (options->io_uring) {
 		log_warning("no FUSE over io_uring: %s; requests go through /dev/fuse",
-			    !LIBFUSE_CAP_OVER_IO_URING ? "libfuse is older than 3.18, or is not the one that "
-							 "this project patches for it"
-			    : fs->kernel_io_uring      ? "the rings could not be started"
-						       : "the kernel does not offer it (Linux 6.14 or "
-							 "newer, and Y in "
-							 "/sys/module/fuse/parameters/enable_uring)");
+			    io_uring_hindrance(fs));
 	}
 	/* A ring has one worker for each processor. */
 	atomic_store(&fs->seals.spare, !(fs->features & CACHET_FEATURE_IO_URING));
 	if (options->io == IO_KERNEL && !passthrough) {
-		log_error("io=kernel needs FUSE passthrough: Linux 6.9 or newer, and CAP_SYS_ADMIN in "
-			  "the initial user namespace; io=daemon works without");
+		log_error("io=kernel needs FUSE passthrough: Linux 6.9 or newer, and CAP_SYS_ADMIN "
+			  "in the initial user namespace; io=daemon works without");
 		return false;
 	}
 	fs->plane = options->io == IO_KERNEL ||
@@ -204,7 +210,8 @@ static void session_log_findings(struct session *session)
 	unsigned features = session->fs.features;
 
 	log_info("%s: io=%s, passthrough %s, io_uring %s, pins %s, killpriv_v2 %s, tmpfile %s",
-		 session->mountpoint, session->fs.plane == CACHET_PLANE_KERNEL ? "kernel" : "daemon",
+		 session->mountpoint,
+		 session->fs.plane == CACHET_PLANE_KERNEL ? "kernel" : "daemon",
 		 features & CACHET_FEATURE_PASSTHROUGH ? "yes" : "no",
 		 features & CACHET_FEATURE_IO_URING ? "yes" : "no",
 		 features & CACHET_FEATURE_PINS ? "yes" : "no",

@@ -33,8 +33,9 @@
 #ifndef F_SEAL_EXEC
 #define F_SEAL_EXEC	0x0020
 #endif
-#define CACHET_SEALS_ALL \
-	(F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE | F_SEAL_EXEC)
+#define CACHET_SEALS_ALL                                                               \
+	(F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE | \
+	 F_SEAL_EXEC)
 
 /* Flags of CACHET_IOC_ADD_SEALS. */
 #define CACHET_SEAL_NOWAIT	0x0001 /* do not wait for holders (a RELEASE on its way excepted) */
@@ -57,7 +58,8 @@
  * @timeout_ms: in: how long to wait for holders, or CACHET_TIMEOUT_*
  * @handle:     in: PREPARE, COMMIT, ABORT: the handle that is handed over (struct cachet_stat)
  *
- * ADD_SEALS is EAGAIN when too many requests wait on a mount that is served over io_uring: ask again.
+ * ADD_SEALS is EAGAIN when too many requests wait on a mount that is served over io_uring: ask
+ * again.
  */
 struct cachet_seals {
 	__u32 size;
@@ -191,7 +193,7 @@ enum cachet_plane {
 };
 
 /* Bits of cachet_stat.features: what the mount found and uses. */
-#define CACHET_FEATURE_PASSTHROUGH	0x0001 /* handles of sealed or io=kernel files are passthrough */
+#define CACHET_FEATURE_PASSTHROUGH	0x0001 /* of handles of sealed and of io=kernel files */
 #define CACHET_FEATURE_IO_URING		0x0002 /* requests travel over FUSE-io_uring */
 #define CACHET_FEATURE_KILLPRIV_V2	0x0004
 #define CACHET_FEATURE_TMPFILE		0x0008

@@ -6,11 +6,11 @@
  *	bench_fs -l
  *
  * KIND is plain, cachet (files that can be sealed), sealed (the same, and data are read from sealed
- * files only), memfd, relay or broker (these three use no directory). In each round every measure is
- * taken of every subject in turn, the first subject being another one each time, so that what
- * disturbs the machine disturbs all. A line of JSON for each measure and subject: nanoseconds of each
- * round, per operation; 1 MiB operations are operations, too. MIB is the largest size for seals and
- * pins. -f measures only what a regular expression finds, -l lists what there is.
+ * files only), memfd, relay or broker (these three use no directory). In each round every measure
+ * is taken of every subject in turn, the first subject being another one each time, so that what
+ * disturbs the machine disturbs all. A line of JSON for each measure and subject: nanoseconds of
+ * each round, per operation; 1 MiB operations are operations, too. MIB is the largest size for
+ * seals and pins. -f measures only what a regular expression finds, -l lists what there is.
  *
  * What a subject cannot do is left out. A measure that fails ends the program.
  */

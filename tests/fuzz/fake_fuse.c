@@ -515,8 +515,8 @@ int ioctl(int fd, unsigned long request, ...)
 }
 
 /*
- * liburcu's thread sleeps 10 ms before each grace period, and what a sequence leaves is counted after
- * one: a sleep that is shorter makes some sequences ten times as fast.
+ * liburcu's thread sleeps 10 ms before each grace period, and what a sequence leaves is counted
+ * after one: a sleep that is shorter makes some sequences ten times as fast.
  */
 int poll(struct pollfd *fds, nfds_t count, int timeout_ms)
 {

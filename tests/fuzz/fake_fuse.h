@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The other side of libfuse, without a kernel: what a kernel would know of a mount (nodes that it has
- * looked up, open handles, requests that wait for an answer), and requests to the daemon's table of
- * operations. It keeps the kernel's promises: no FORGET of a node and no RELEASE of a handle while
- * a request about it is open, and a reference for each answer that brings a node.
+ * The other side of libfuse, without a kernel: what a kernel would know of a mount (nodes that it
+ * has looked up, open handles, requests that wait for an answer), and requests to the daemon's
+ * table of operations. It keeps the kernel's promises: no FORGET of a node and no RELEASE of a
+ * handle while a request about it is open, and a reference for each answer that brings a node.
  *
  * A request that is answered twice, or never, ends the program.
  */
@@ -135,7 +135,7 @@ struct kernel_node *kernel_root(struct kernel *kernel);
 /**
  * kernel_check_seals() - is what the seals promise true?
  *
- * No seal goes away, sizes, x bits and bytes stay as they were sealed, and nobody has what he needs to
- * map a sealed file writable.
+ * No seal goes away, sizes, x bits and bytes stay as they were sealed, and nobody has what he needs
+ * to map a sealed file writable.
  */
 void kernel_check_seals(struct kernel *kernel);

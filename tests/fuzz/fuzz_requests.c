@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sequences of requests. The first byte chooses the plane, each further one an operation, followed by
- * its arguments.
+ * Sequences of requests. The first byte chooses the plane, each further one an operation, followed
+ * by its arguments.
  *
  * Checked besides what sanitizers find: every request is answered once; what was written is there,
  * and reads are as long as they must be; what a seal forbids is refused, and what it promises holds
@@ -34,8 +34,8 @@ static struct reader in;
 /*
  * --- arguments ---
  *
- * Each is taken in a statement of its own: in which order a compiler looks at the arguments of a call
- * is its own business, and an input must mean the same to all of them.
+ * Each is taken in a statement of its own: in which order a compiler looks at the arguments of a
+ * call is its own business, and an input must mean the same to all of them.
  */
 
 static const char *name(void)

@@ -4,11 +4,11 @@
  *
  *	exercise [-s SEED] [-n OPERATIONS] [-t SECONDS] [-g GENERATION] [-u] [-v] DIRECTORY
  *
- * Every operation is done to the file and to the copy; what is read must be what the copy holds, and
- * so must size and holes. After GENERATION operations the file is compared whole, sealed (-u: left
- * unsealed, for file systems that have no seals), attacked, compared again and replaced by a new
- * one. The seed is printed and makes a run again what it was; so do the last operations before a
- * difference. Exit status: 0 no difference, 1 a difference, 2 usage or a call that failed.
+ * Every operation is done to the file and to the copy; what is read must be what the copy holds,
+ * and so must size and holes. After GENERATION operations the file is compared whole, sealed (-u:
+ * left unsealed, for file systems that have no seals), attacked, compared again and replaced by a
+ * new one. The seed is printed and makes a run again what it was; so do the last operations before
+ * a difference. Exit status: 0 no difference, 1 a difference, 2 usage or a call that failed.
  */
 #include <errno.h>
 #include <fcntl.h>

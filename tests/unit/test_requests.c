@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Requests that a kernel does not send, or only when two clients meet: about inodes that are gone, of
- * the wrong kind, with arguments that mean nothing. Each is refused with the right error and changes
- * nothing. The other side of libfuse is that of the fuzz targets.
+ * Requests that a kernel does not send, or only when two clients meet: about inodes that are gone,
+ * of the wrong kind, with arguments that mean nothing. Each is refused with the right error and
+ * changes nothing. The other side of libfuse is that of the fuzz targets.
  */
 #include <errno.h>
 #include <fcntl.h>
