@@ -10,7 +10,8 @@
  *			alive: EBUSY at once when this process has one
  *	reopen		R, read-only, gets the status flags
  *	PREPARE		through R, naming the handle: waits until that is the only one that hinders,
- *			as far as daemon and /proc can see, and holds off new writers for two seconds
+ *			as far as daemon and /proc can see, and holds off new writers for two
+ *			seconds
  *	exchange	R gets the position and is dup3()ed over the descriptor: one step for other
  *			threads, who see the old or the new description, never a closed descriptor
  *	COMMIT		waits until the old handle is released, and seals

@@ -26,7 +26,7 @@ static inline void cachet_close_fd(const int *fd)
 /* A descriptor that is closed when its scope ends; -1 is none. */
 #define auto_fd __attribute__((cleanup(cachet_close_fd))) int
 
-/* The name of an open descriptor; right in threads that have a descriptor table of their own too. */
+/* The name of an open descriptor; right in threads with a descriptor table of their own, too. */
 struct fd_path {
 	char text[40];
 };

@@ -7,7 +7,8 @@
  *	... which said EPERM on a read-only descriptor: whoever may write the file may seal it, but
  *	only the kernel knows who may. It checks when user.cachet.seals is set, and when the file is
  *	reopened for writing. The attribute goes first because it opens and closes nothing; it never
- *	waits and cannot populate, so the rest goes through a write-only reopen, which hinders nobody.
+ *	waits and cannot populate, so the rest goes through a write-only reopen, which hinders
+ *	nobody.
  */
 #include "internal.h"
 

@@ -373,8 +373,8 @@ static void admissions_resume(struct list *admissions)
 }
 
 /*
- * Who runs this has set sealing->running; it is clear at the end. A thread that is @borrowed for one
- * request leaves what comes meanwhile, which may take long, to the pool.
+ * Who runs this has set sealing->running; it is clear at the end. A thread that is @borrowed for
+ * one request leaves what comes meanwhile, which may take long, to the pool.
  */
 static void sealing_work_locked(struct sealing *sealing, bool borrowed)
 {

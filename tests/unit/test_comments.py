@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""What a header says of its functions.
+"""What a header says of its functions, and how wide the sources are.
 
 usage: test_comments.py SOURCE_ROOT
 
@@ -10,6 +10,7 @@ usage: test_comments.py SOURCE_ROOT
   unless the header begins with one for all of its functions.
 - It has a "Return:", unless the function returns nothing, or answers the question of its first line.
 - Every "@argument:" is one of the function's.
+- In the daemon, the library and include/ no line is wider than 100 columns or ends with a blank.
 
 Helpers that are defined in a header in a few lines (lists, cleanup) need no comment.
 """
@@ -27,6 +28,8 @@ DECLARATION = re.compile(
     r'^(?P<type>(?:_Noreturn |extern |const |unsigned |struct |enum )*\w+(?: \*+| \**))'
     r'(?P<name>\w+)\((?P<arguments>[^;{}]*)\)(?P<rest>[^;{}()]*(?:\(\([^;]*\)\))?)\s*(?P<end>[;{])',
     re.M)
+
+COLUMNS = 100
 
 CONTEXT = re.compile(r'^ \* Context: \S', re.M)
 RETURN = re.compile(r'^ \* Return: \S', re.M)
@@ -95,7 +98,18 @@ def unknown_arguments(root):
                     yield f'{path.relative_to(root)}: {name}(): no argument {argument}'
 
 
-CHECKS = [undocumented, incomplete, unknown_arguments]
+def wide_lines(root):
+    for pattern in ('daemon/**/*.[ch]', 'include/**/*.h', 'client-lib/*.[ch]'):
+        for path in sorted(root.glob(pattern)):
+            for number, line in enumerate(path.read_text().split('\n'), 1):
+                columns = len(line.expandtabs(8))
+                if columns > COLUMNS:
+                    yield f'{path.relative_to(root)}:{number}: {columns} columns'
+                if line != line.rstrip():
+                    yield f'{path.relative_to(root)}:{number}: a blank at the end'
+
+
+CHECKS = [undocumented, incomplete, unknown_arguments, wide_lines]
 
 
 def main():
