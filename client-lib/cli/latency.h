@@ -18,6 +18,7 @@ struct mount_figures {
 
 /**
  * histogram_count() - how many events a histogram holds
+ * Return: events.
  */
 uint64_t histogram_count(const struct cachet_histogram *histogram);
 

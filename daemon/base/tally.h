@@ -51,6 +51,7 @@ void tally_record(struct tally *tally, unsigned histogram, uint64_t ns);
  * @counter: index of a counter
  * Context: takes the lock of all tallies; time in proportion to the most threads there were at
  * once.
+ * Return: the sum.
  */
 uint64_t tally_counter(struct tally *tally, unsigned counter);
 

@@ -84,7 +84,7 @@ def incomplete(root):
             for_all = place.startswith(NO_CONTEXT) or CONTEXT.search(text.split('*/')[1])
             if not for_all and not CONTEXT.search(comment):
                 yield f'{place}: {name}(): no Context:'
-            question = kind == 'bool' and re.match(r'/\*\*\n[^\n]*\?', comment)
+            question = kind in ('bool', 'gboolean') and re.match(r'/\*\*\n[^\n]*\?', comment)
             if not kind.endswith('void') and not question and not RETURN.search(comment):
                 yield f'{place}: {name}(): no Return:'
 
