@@ -23,6 +23,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cachet/cachet.h>
+
 #define WINDOW (16UL << 20)
 #define SMALLEST_WINDOW (256UL << 10)
 #define BLOCK (1UL << 20)
@@ -34,12 +36,15 @@
 #define __NR_cachestat 451 /* on every architecture, since Linux 6.5 */
 #endif
 
-/* Is most of the source in the page cache? From there it is copied faster than from a disk. */
-static bool is_cached(int fd, uint64_t size)
+/* Is most of the source in memory? From there it is copied faster than read from a disk. */
+static bool is_in_memory(int fd, uint64_t size)
 {
 	struct { uint64_t offset, length; } range = { 0, 0 };
 	struct { uint64_t cached, dirty, writeback, evicted, recently_evicted; } pages = { 0 };
 
+	/* Of a passthrough file the kernel finds no pages: they are the backing file's. */
+	if (cachet_get_seals(fd) >= 0)
+		return true;
 	if (syscall(__NR_cachestat, fd, &range, &pages, 0))
 		return false;
 	return pages.cached * (uint64_t)sysconf(_SC_PAGESIZE) >= size / 2;
@@ -91,7 +96,7 @@ int direct_begin(struct direct *direct, int from, int to, uint64_t size, bool al
 {
 	int result;
 
-	if (!always && (size < LEAST || is_cached(from, size)))
+	if (!always && (size < LEAST || is_in_memory(from, size)))
 		return -EOPNOTSUPP;
 	direct->window = WINDOW;
 	direct->from = reopen(from, O_RDONLY | O_DIRECT);

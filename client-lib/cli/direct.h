@@ -55,7 +55,7 @@ struct direct {
  * @from: borrows; a regular file, open for reading
  * @to: borrows; an empty file of a mount, open for writing
  * @size: of the source, bytes
- * @always: also where the page cache has most of the source, or it is small
+ * @always: also where most of the source is in memory, or it is small
  * Return: 0; -EOPNOTSUPP (it would not be faster), -EINVAL (the source cannot), -ENODEV (the mount
  * cannot map what is not sealed: io=daemon), -ENOSYS, -EPERM, -ENOMEM (io_uring is not there, not
  * allowed, or out of memory), or another negative errno.

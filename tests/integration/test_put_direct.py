@@ -153,7 +153,7 @@ def test_put_direct_sources(t):
 @needs('kernel', 'root')
 @limit(60)
 def test_put_direct_chooses(t):
-    """auto reads what the page cache has from there, and small files; it makes no ring then."""
+    """auto makes no ring for small files and for what is in memory: the page cache, a mount."""
     data = pattern(4 * MiB)
 
     def child(source, status):
@@ -161,6 +161,10 @@ def test_put_direct_chooses(t):
             seccomp.kill_io_uring()
             return end(start(t, 'put', source, t.path('a'))).status
         equal(run_as(None, body), status, 'how it ended')
+    write_file(t.path('ours'), data)
+    child(t.path('ours'), 0)
+    os.unlink(t.path('ours'))
+    os.unlink(t.path('a'))
     with on_disk(t, data) as source:
         child(source, -signal.SIGSYS)
         equal(names(t), [], 'names')
