@@ -28,7 +28,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ['BusyError', 'File', 'Holder', 'Pin', 'create', 'open', 'seal', 'version']
+__all__ = ['BusyError', 'File', 'Holder', 'Latency', 'Pin', 'Stat', 'create', 'open', 'seal', 'stat',
+           'version']
 
 DEFAULT_SEALS = ('shrink', 'grow', 'write')
 
@@ -37,6 +38,15 @@ _TIMEOUT_FOREVER, _TIMEOUT_DEFAULT = -1, -2
 _SEAL_POPULATE, _PIN_RESIDENT = 0x0002, 0x0001
 _KINDS = {1: 'writer', 2: 'pin', 3: 'mapping', 4: 'ring', 5: 'unknown'}
 _TEXT_SIZE = 128
+_BUCKETS, _REQUESTS_MAX = 28, 48
+_PLANES = {1: 'kernel', 2: 'daemon'}
+_FIGURES = (
+    'handle', 'ino', 'file_size', 'file_pages', 'file_pages_huge', 'file_handles', 'file_writers',
+    'file_pins', 'inodes', 'inodes_max', 'pages', 'pages_max', 'pages_huge', 'handles', 'pins',
+    'pins_resident', 'pinned_pages', 'waiters', 'foll_pin_acquired', 'foll_pin_released',
+    'seals_granted', 'seals_refused', 'seals_waited', 'pins_granted', 'pins_broken', 'collapsed',
+    'collapse_failed', 'requests', 'bytes_read', 'bytes_written', 'requests_async',
+    'opens_passthrough', 'opens_direct', 'opens_cached', 'pins_expired', 'no_space')
 
 
 class _PinInfo(ctypes.Structure):
@@ -55,6 +65,16 @@ class _HolderInfo(ctypes.Structure):
                 ('label', ctypes.c_char * _LABEL_SIZE)]
 
 
+class _Histogram(ctypes.Structure):
+    _fields_ = [('sum_ns', ctypes.c_uint64), ('buckets', ctypes.c_uint64 * _BUCKETS)]
+
+
+class _Statx(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_uint32) for name in ('size', 'plane', 'features', 'seals')),
+                *((name, ctypes.c_uint64) for name in _FIGURES),
+                ('seal_waits', _Histogram), ('histograms', _Histogram * _REQUESTS_MAX)]
+
+
 def _load() -> ctypes.CDLL:
     library = ctypes.CDLL(os.environ.get('LIBCACHET', 'libcachet.so.0'))
     integer, text, number = ctypes.c_int, ctypes.c_char_p, ctypes.c_uint64
@@ -69,6 +89,7 @@ def _load() -> ctypes.CDLL:
         'cachet_unpin': [integer, number],
         'cachet_pins': [integer, ctypes.POINTER(_PinInfo), ctypes.c_size_t],
         'cachet_holders': [integer, ctypes.POINTER(_HolderInfo), ctypes.c_size_t],
+        'cachet_statx': [integer, ctypes.POINTER(_Statx), ctypes.c_size_t],
         'cachet_seals_to_string': [ctypes.c_uint, text, ctypes.c_size_t],
         'cachet_seals_from_string': [text],
     }
@@ -76,6 +97,8 @@ def _load() -> ctypes.CDLL:
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, integer
     library.cachet_version.argtypes, library.cachet_version.restype = [], text
+    library.cachet_request_name.argtypes = [ctypes.c_uint]
+    library.cachet_request_name.restype = text
     return library
 
 
@@ -95,6 +118,39 @@ class Pin:
     uid: int
     pid: int | None
     command: str
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How many events there were, and how long they took. Times are seconds; a bucket is a bound and
+    how many events took that long at most, and more than the bound before."""
+    count: int
+    total: float
+    buckets: tuple[tuple[float, int], ...]
+
+    @property
+    def mean(self) -> float | None:
+        return self.total / self.count if self.count else None
+
+    def within(self, part: float) -> float | None:
+        """How long this part of all events, from 0 to 1, took at most."""
+        seen = 0
+        for bound, count in self.buckets:
+            seen += count
+            if seen and seen >= part * self.count:
+                return bound
+        return None
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What a mount, and a file on it, is and has done. figures has the names of struct cachet_statx;
+    requests the kinds that somebody has asked for. What an older daemon does not know is 0."""
+    plane: str
+    seals: frozenset[str]
+    figures: dict[str, int]
+    requests: dict[str, Latency]
+    seal_waits: Latency
 
 
 @dataclass(frozen=True)
@@ -319,6 +375,32 @@ def seal(path: str | os.PathLike[str], seals: Iterable[str] | str = DEFAULT_SEAL
             holders = file.holders()
         raise BusyError(name, holders)
     _check(result, name)
+
+
+def _latency(histogram: _Histogram, unit: float) -> Latency:
+    bounds = [*(2 ** i * unit for i in range(_BUCKETS - 1)), float('inf')]
+    return Latency(sum(histogram.buckets), histogram.sum_ns / 1e9,
+                   tuple(zip(bounds, histogram.buckets)))
+
+
+def stat(path: str | os.PathLike[str]) -> Stat:
+    """Figures of a mount, by any directory of it, or of a file and its mount."""
+    name = os.fspath(path)
+    told = _Statx()
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        _check(_library.cachet_statx(fd, ctypes.byref(told), ctypes.sizeof(told)), name)
+    finally:
+        os.close(fd)
+    requests = {}
+    for number in range(_REQUESTS_MAX):
+        latency = _latency(told.histograms[number], 1e-6)
+        kind: builtins.bytes | None = _library.cachet_request_name(number)
+        if latency.count:
+            requests[kind.decode() if kind else f'request_{number}'] = latency
+    return Stat(_PLANES.get(told.plane, 'unknown'), _names(told.seals),
+                {figure: getattr(told, figure) for figure in _FIGURES}, requests,
+                _latency(told.seal_waits, 1e-3))
 
 
 def version() -> str:

@@ -68,6 +68,8 @@ void seal_call_start(fuse_req_t req, struct inode *inode, const struct seal_call
 	int result = seal_rules_check(current, call->seals, call->may_seal);
 
 	if (result) {
+		if (call->verb != SEAL_PREPARE)
+			atomic_fetch_add(&inode->fs->seals.refused, 1);
 		call->answer(req, inode, result);
 		return;
 	}

@@ -197,6 +197,8 @@ static struct seal_request *sealing_next_ready_locked(struct sealing *sealing,
 		bool expired = request_expired(request, now);
 		bool asked = request->retry_ms != 0;
 
+		/* However late this is: whoever is hindered has waited. */
+		request->waited = request->waited || hindered > 0 || asked;
 		if (request_given_up(request, now))
 			request_finish_locked(sealing, request, -EINTR, finished);
 		else if (hindered < 0)
@@ -206,8 +208,6 @@ static struct seal_request *sealing_next_ready_locked(struct sealing *sealing,
 					      request->crowded ? -EAGAIN : -EBUSY, finished);
 		else if (!hindered && request->retry_ms <= now)
 			return request;
-		else
-			request->waited = true;
 	}
 	return NULL;
 }
@@ -472,7 +472,8 @@ int seal_submit(struct sealing *sealing, struct seal_request *request)
 	if (hindered >= 0 && !request_fits(request, engine))
 		hindered = -EAGAIN;
 	if (hindered < 0) {
-		atomic_fetch_add(&engine->refused, 1);
+		if (request->verb != SEAL_PREPARE)
+			atomic_fetch_add(&engine->refused, 1);
 		pthread_mutex_unlock(sealing->lock);
 		return hindered;
 	}

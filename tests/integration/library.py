@@ -27,6 +27,7 @@ class Library:
         'pins': (i32, ctypes.c_void_p, size_t),
         'holders': (i32, ctypes.c_void_p, size_t),
         'stat': (i32, ctypes.c_void_p),
+        'statx': (i32, ctypes.c_void_p, size_t),
     }
 
     def __init__(self, t):
@@ -34,6 +35,12 @@ class Library:
         for name, arguments in self.PROTOTYPES.items():
             function = getattr(self._dll, 'cachet_' + name)
             function.argtypes, function.restype = arguments, i32
+
+    def request_name(self, number):
+        function = self._dll.cachet_request_name
+        function.argtypes, function.restype = (u32,), ctypes.c_char_p
+        name = function(number)
+        return name and name.decode()
 
     def _call(self, name, *args):
         ctypes.set_errno(UNTOUCHED)
@@ -85,6 +92,14 @@ class Library:
         if bytes(array[capacity]) != bytes(ctypes.sizeof(kind)):
             raise Failure('cachet_%s wrote past its array' % name)
         return count, list(array[:min(max(count, 0), capacity)])
+
+    def statx(self, fd, size):
+        """Returns the result and the bytes of a struct of this size."""
+        buffer = ctypes.create_string_buffer(b'\xee' * (size + 64), size + 64)
+        result = self._call('statx', fd, ctypes.addressof(buffer), size)
+        if buffer.raw[size:] != b'\xee' * 64:
+            raise Failure('cachet_statx wrote past its struct')
+        return result, buffer.raw[:size]
 
     def stat(self, fd):
         st = abi.Stat()

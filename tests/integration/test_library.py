@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """libcachet: anonymous files, the ways to a seal, pins and holders. The hand-over has its own."""
+import ctypes
 import errno
 import os
 import signal
 import stat
+import sys
 import time
 
 import abi
@@ -349,6 +351,30 @@ def test_long_lists(t):
             check(count >= amount, '%d holders with room for %d' % (count, capacity))
         for number in numbers:
             equal(library.unpin(fd, number), 0, 'unpin')
+
+
+@needs('cachet')
+def test_statx(t):
+    """A program that knows a longer struct than library and daemon, or a shorter one."""
+    library = Library(t)
+    full, short = ctypes.sizeof(abi.Statx), ctypes.sizeof(abi.Stat)
+    with opened(t.mnt) as fd:
+        for size in (short, short + 40, full, full + 8, 16383):
+            result, told = library.statx(fd, size)
+            equal(result, 0, 'statx of %d bytes' % size)
+            equal(int.from_bytes(told[:4], sys.byteorder), min(size, full), 'bytes that are known')
+            equal(told[full:], bytes(max(0, size - full)), 'what nobody knows')
+        counts = abi.Statx.from_buffer_copy(library.statx(fd, full)[1]).counts()
+        check(counts['stat'] >= 5, counts)
+        for size in (0, 4, short - 1, 16384, 1 << 40):
+            equal(library._call('statx', fd, None, size), -errno.EINVAL, 'statx of %d bytes' % size)
+    with opened('/') as fd:
+        equal(library.statx(fd, full)[0], -errno.ENOTTY, 'elsewhere')
+    equal(library.statx(-1, full)[0], -errno.EBADF, 'no descriptor')
+    names = [library.request_name(number) for number in range(len(abi.REQUESTS))]
+    equal(tuple(names), abi.REQUESTS, 'names of requests')
+    for number in (len(abi.REQUESTS), 48, 1 << 31):
+        equal(library.request_name(number), None, 'request %d' % number)
 
 
 @needs('cachet')

@@ -138,10 +138,41 @@ def test_python_map(t):
 @needs('cachet')
 def test_python_structs(t):
     cachet = module(t)
-    for ours, theirs in ((cachet._PinInfo, abi.PinInfo), (cachet._HolderInfo, abi.Holder)):
+    for ours, theirs in ((cachet._PinInfo, abi.PinInfo), (cachet._HolderInfo, abi.Holder),
+                         (cachet._Statx, abi.Statx)):
         equal(ctypes.sizeof(ours), ctypes.sizeof(theirs), 'size of %s' % ours.__name__)
         for name, _ in ours._fields_:
             equal(getattr(ours, name).offset, getattr(theirs, name).offset, name)
+
+
+@needs('cachet')
+def test_python_stat(t):
+    cachet = module(t)
+    with t.private_mount() as mount:
+        for number in range(7):
+            with contextlib.suppress(FileNotFoundError):
+                os.stat('%s/%d' % (mount.path, number))
+        st = cachet.stat(mount.path)
+        equal((st.plane, st.seals), ('kernel' if t.kernel else 'daemon', frozenset()), 'stat')
+        lookups = st.requests['lookup']
+        equal((lookups.count, sum(count for _, count in lookups.buckets)), (7, 7), 'lookups')
+        check(0 < lookups.mean == lookups.total / 7, lookups)
+        check('mkdir' not in st.requests, 'nobody made a directory')
+        equal([bound for bound, _ in lookups.buckets][:3], [1e-6, 2e-6, 4e-6], 'bounds')
+        slowest = max(bound for bound, count in lookups.buckets if count)
+        equal(lookups.within(1), slowest, 'the slowest')
+        check(lookups.within(0.5) <= slowest and lookups.within(0) > 0, lookups)
+        equal((st.seal_waits.count, st.seal_waits.mean, st.seal_waits.within(0.5)), (0, None, None),
+              'waits')
+        equal(st.figures['requests'], sum(kind.count for kind in st.requests.values()), 'requests')
+        with cachet.open(mount.path + '/file', 'x') as file:
+            file.write(b'12345')
+            file.seal(['grow'])
+            told = cachet.stat(mount.path + '/file')
+            equal((told.seals, told.figures['file_size']), (frozenset(['grow']), 5), 'a file')
+    with raises(OSError):
+        cachet.stat('/')
+    equal(raises.last.errno, errno.ENOTTY, 'elsewhere')
 
 
 @needs('cachet')

@@ -208,6 +208,23 @@ def test_waits_are_measured(t):
 
 
 @needs('cachet')
+def test_refusals_are_counted(t):
+    with t.private_mount() as mount:
+        path = os.path.join(mount.path, 'a')
+        with opened(path, os.O_RDWR | os.O_CREAT, 0o600):
+            pass
+        with opened(path, os.O_RDONLY) as fd:
+            refused(errno.EINVAL, abi.add_seals, fd, 0x4000)
+            abi.add_seals(fd, SEAL_GROW)
+            abi.add_seals(fd, abi.SEAL_SEAL)
+            refused(errno.EPERM, abi.add_seals, fd, SEAL_SHRINK)
+            refused(errno.EPERM, os.setxattr, path, 'user.cachet.seals', b'shrink')
+            st = abi.statx(fd)
+        equal((st.seals_granted, st.seals_refused, st.seals_waited), (2, 3, 0), 'seals')
+        equal((st.counts()['add_seals'], st.counts()['setxattr']), (4, 1), 'requests')
+
+
+@needs('cachet')
 def test_sums_and_buckets_agree(t):
     """Whatever was counted: the sum lies between what the buckets allow."""
     with t.private_mount() as mount:

@@ -17,6 +17,7 @@ static void all_calls_say(int fd, int error)
 {
 	struct cachet_holder holder;
 	struct cachet_pin_info info;
+	struct cachet_statx stx;
 	struct cachet_stat st;
 	uint64_t id = 42;
 
@@ -32,6 +33,7 @@ static void all_calls_say(int fd, int error)
 	g_assert_cmpint(cachet_holders(fd, &holder, 1), ==, error);
 	g_assert_cmpint(cachet_holders(fd, NULL, 0), ==, error);
 	g_assert_cmpint(cachet_stat(fd, &st), ==, error);
+	g_assert_cmpint(cachet_statx(fd, &stx, sizeof(stx)), ==, error);
 	g_assert_cmpint(errno, ==, UNTOUCHED);
 	g_assert_cmpuint(id, ==, 42);
 }
