@@ -109,6 +109,6 @@ void fsop_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t
 		flags &= ~RENAME_WHITEOUT;
 	}
 	if (result == 0)
-		result = directory_rename_whiteout(from, name, to, new_name, flags, whiteout);
+		result = directory_rename(from, name, to, new_name, flags, whiteout);
 	reply_result(req, result);
 }

@@ -438,8 +438,8 @@ static int directory_refuse_above(struct inode *dir, const char *name, unsigned 
 	return flags & RENAME_NOREPLACE ? -EEXIST : -ENOTEMPTY;
 }
 
-int directory_rename_whiteout(struct inode *from_dir, const char *from, struct inode *to_dir,
-			      const char *to, unsigned flags, struct inode *whiteout)
+int directory_rename(struct inode *from_dir, const char *from, struct inode *to_dir,
+		     const char *to, unsigned flags, struct inode *whiteout)
 {
 	struct entry *old = NULL, *replaced = NULL;
 	int result;
@@ -466,12 +466,6 @@ int directory_rename_whiteout(struct inode *from_dir, const char *from, struct i
 	if (replaced)
 		entry_free(replaced);
 	return result;
-}
-
-int directory_rename(struct inode *from_dir, const char *from, struct inode *to_dir,
-		     const char *to, unsigned flags)
-{
-	return directory_rename_whiteout(from_dir, from, to_dir, to, flags, NULL);
 }
 
 static struct entry *directory_entry_after_locked(struct inode *dir, uint64_t cookie)

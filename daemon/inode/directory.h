@@ -95,23 +95,14 @@ int directory_remove(struct inode *dir, const char *name, bool rmdir);
 /**
  * directory_rename() - move a name
  * @flags: 0, RENAME_NOREPLACE or RENAME_EXCHANGE
+ * @whiteout: borrows a node without a name; a reference is taken for the old name, unless names are
+ *            exchanged; NULL: leave nothing there
  * Context: takes the locks of all concerned, and the filesystem-wide lock of renames.
  * Return: 0; -ENOENT, -EEXIST, -ENOTDIR, -EISDIR, -ENOTEMPTY, -EINVAL (into itself; flags),
  * -ENAMETOOLONG, -ENOMEM.
  */
 int directory_rename(struct inode *from_dir, const char *from, struct inode *to_dir,
-		     const char *to, unsigned flags);
-
-/**
- * directory_rename_whiteout() - move a name, and leave a node in its place
- * @flags: 0 or RENAME_NOREPLACE
- * @whiteout: borrows a node without a name; a reference is taken for the old name; NULL: leave
- *            nothing
- * Context: as directory_rename().
- * Return: as directory_rename().
- */
-int directory_rename_whiteout(struct inode *from_dir, const char *from, struct inode *to_dir,
-			      const char *to, unsigned flags, struct inode *whiteout);
+		     const char *to, unsigned flags, struct inode *whiteout);
 
 /**
  * directory_next() - the entry after a cookie

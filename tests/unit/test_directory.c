@@ -86,9 +86,15 @@ static uint64_t parent_of(struct inode *dir)
 	return ino;
 }
 
+static int rename_flags(struct inode *from_dir, const char *from, struct inode *to_dir,
+			const char *to, unsigned flags)
+{
+	return directory_rename(from_dir, from, to_dir, to, flags, NULL);
+}
+
 static int rename_to(struct inode *from_dir, const char *from, struct inode *to_dir, const char *to)
 {
-	return directory_rename(from_dir, from, to_dir, to, 0);
+	return rename_flags(from_dir, from, to_dir, to, 0);
 }
 
 /* Return: borrows; "" when the inode has no name. */
@@ -126,17 +132,17 @@ static void test_paths(void)
 
 	other = make_file(root, "other");
 	inode_get(other);
-	g_assert_cmpint(directory_rename(a, "link", root, "other", RENAME_EXCHANGE), ==, 0);
+	g_assert_cmpint(rename_flags(a, "link", root, "other", RENAME_EXCHANGE), ==, 0);
 	g_assert_cmpstr(path_of(file), ==, "/other");
 	g_assert_cmpstr(path_of(other), ==, "/a/link");
-	g_assert_cmpint(directory_rename(a, "link", root, "other", RENAME_NOREPLACE), ==, -EEXIST);
+	g_assert_cmpint(rename_flags(a, "link", root, "other", RENAME_NOREPLACE), ==, -EEXIST);
 	g_assert_cmpint(rename_to(a, "link", root, "other"), ==, 0);
 	g_assert_cmpstr(path_of(file), ==, "");
 	g_assert_cmpstr(path_of(other), ==, "/other");
 
 	g_assert_cmpint(inode_new(&fs, S_IFCHR, 0, &maker, root, NULL, &whiteout), ==, 0);
 	g_assert_cmpstr(path_of(whiteout), ==, "");
-	g_assert_cmpint(directory_rename_whiteout(root, "other", a, "moved", 0, whiteout), ==, 0);
+	g_assert_cmpint(directory_rename(root, "other", a, "moved", 0, whiteout), ==, 0);
 	g_assert_cmpstr(path_of(other), ==, "/a/moved");
 	g_assert_cmpstr(path_of(whiteout), ==, "/other");
 	g_assert_cmpint(directory_remove(root, "other", false), ==, 0);
@@ -264,12 +270,12 @@ static void test_rename_into_itself(void)
 	g_assert_cmpint(rename_to(root, "a", b, "x"), ==, -EINVAL);
 	g_assert_cmpint(rename_to(root, "a", c, "x"), ==, -EINVAL);
 	g_assert_cmpint(rename_to(a, "b", c, "x"), ==, -EINVAL);
-	g_assert_cmpint(directory_rename(root, "a", b, "c", RENAME_EXCHANGE), ==, -EINVAL);
-	g_assert_cmpint(directory_rename(b, "c", root, "a", RENAME_EXCHANGE), ==, -EINVAL);
+	g_assert_cmpint(rename_flags(root, "a", b, "c", RENAME_EXCHANGE), ==, -EINVAL);
+	g_assert_cmpint(rename_flags(b, "c", root, "a", RENAME_EXCHANGE), ==, -EINVAL);
 	/* Onto one's ancestor: it is not empty. */
 	g_assert_cmpint(rename_to(b, "c", root, "a"), ==, -ENOTEMPTY);
 	g_assert_cmpint(rename_to(a, "b", root, "a"), ==, -ENOTEMPTY);
-	g_assert_cmpint(directory_rename(a, "b", root, "a", RENAME_NOREPLACE), ==, -EEXIST);
+	g_assert_cmpint(rename_flags(a, "b", root, "a", RENAME_NOREPLACE), ==, -EEXIST);
 	g_assert_cmpuint(parent_of(c), ==, b->ino);
 
 	/* Up is allowed, and down somewhere else. */
@@ -301,11 +307,11 @@ static void test_rename_replaces(void)
 	g_assert_cmpint(rename_to(root, "dir", root, "file"), ==, -ENOTDIR);
 	g_assert_cmpint(rename_to(root, "file", root, "empty"), ==, -EISDIR);
 	g_assert_cmpint(rename_to(root, "none", root, "file"), ==, -ENOENT);
-	g_assert_cmpint(directory_rename(root, "file", root, "other", RENAME_NOREPLACE), ==,
+	g_assert_cmpint(rename_flags(root, "file", root, "other", RENAME_NOREPLACE), ==,
 			-EEXIST);
-	g_assert_cmpint(directory_rename(root, "none", root, "new", RENAME_NOREPLACE), ==, -ENOENT);
-	g_assert_cmpint(directory_rename(root, "file", root, "new", 1 << 10), ==, -EINVAL);
-	g_assert_cmpint(directory_rename(root, "file", root, "other",
+	g_assert_cmpint(rename_flags(root, "none", root, "new", RENAME_NOREPLACE), ==, -ENOENT);
+	g_assert_cmpint(rename_flags(root, "file", root, "new", 1 << 10), ==, -EINVAL);
+	g_assert_cmpint(rename_flags(root, "file", root, "other",
 					 RENAME_NOREPLACE | RENAME_EXCHANGE), ==, -EINVAL);
 	g_assert_true(find(root, "file") == file && find(root, "other") == other);
 	g_assert_cmpuint(root->nlink, ==, 5);
@@ -325,7 +331,7 @@ static void test_rename_replaces(void)
 	g_assert_cmpuint(file->nlink, ==, 1);
 	inode_put(other);
 	g_assert_cmpuint(fs.stats.inodes, ==, 5);
-	g_assert_cmpint(directory_rename(root, "other", full, "new", RENAME_NOREPLACE), ==, 0);
+	g_assert_cmpint(rename_flags(root, "other", full, "new", RENAME_NOREPLACE), ==, 0);
 	g_assert_true(find(full, "new") == file);
 	teardown(&fs);
 }
@@ -341,9 +347,9 @@ static void test_exchange(void)
 	b = make_dir(root, "b");
 	inner = make_dir(a, "inner");
 	file = make_file(b, "file");
-	g_assert_cmpint(directory_rename(a, "inner", b, "none", RENAME_EXCHANGE), ==, -ENOENT);
-	g_assert_cmpint(directory_rename(a, "none", b, "file", RENAME_EXCHANGE), ==, -ENOENT);
-	g_assert_cmpint(directory_rename(a, "inner", b, "file", RENAME_EXCHANGE), ==, 0);
+	g_assert_cmpint(rename_flags(a, "inner", b, "none", RENAME_EXCHANGE), ==, -ENOENT);
+	g_assert_cmpint(rename_flags(a, "none", b, "file", RENAME_EXCHANGE), ==, -ENOENT);
+	g_assert_cmpint(rename_flags(a, "inner", b, "file", RENAME_EXCHANGE), ==, 0);
 	g_assert_true(find(a, "inner") == file);
 	g_assert_true(find(b, "file") == inner);
 	g_assert_cmpuint(parent_of(inner), ==, b->ino);
@@ -351,7 +357,7 @@ static void test_exchange(void)
 	g_assert_cmpuint(b->nlink, ==, 3);
 	g_assert_cmpuint(file->nlink, ==, 1);
 	g_assert_cmpuint(inner->nlink, ==, 2);
-	g_assert_cmpint(directory_rename(root, "a", root, "b", RENAME_EXCHANGE), ==, 0);
+	g_assert_cmpint(rename_flags(root, "a", root, "b", RENAME_EXCHANGE), ==, 0);
 	g_assert_true(find(root, "a") == b);
 	g_assert_cmpuint(root->nlink, ==, 4);
 	teardown(&fs);
@@ -630,7 +636,7 @@ static void *storm_rename(void *data)
 		char name[] = { 'a' + random / 4096 % STORM_DIRS, '\0' };
 		/* A directory under its own name, to any place; or the file that all look for. */
 		int result = nest ? rename_to(from, name, to, name)
-				  : directory_rename(from, "file", to, "file",
+				  : rename_flags(from, "file", to, "file",
 						     random / 512 % 4 ? RENAME_NOREPLACE : 0);
 
 		g_assert_true(result == 0 || result == -ENOENT || result == -EINVAL ||
