@@ -279,16 +279,21 @@ static bool listen_for(int ms)
 	return true;
 }
 
-/* Of a sealer that was killed before it could tell. */
-static void found(int fd)
+/* Perhaps of a sealer that was killed before it could tell. */
+static void look_for_seals(int unsure)
 {
 	struct told *told;
 	struct stat st;
-	int seals = cachet_get_seals(fd);
+	int seals = cachet_get_seals(unsure), fd;
 
-	if (seals < 0 || !(seals & F_SEAL_WRITE) || fstat(fd, &st) || find(st.st_ino) ||
-	    st.st_size > (off_t)FILE_PAGES_MAX * PAGE) {
-		close(fd);
+	if (seals < 0 || !(seals & F_SEAL_WRITE) || fstat(unsure, &st) || find(st.st_ino) ||
+	    st.st_size > (off_t)FILE_PAGES_MAX * PAGE)
+		return;
+	/* The first descriptor may be from before the seal, and be one that cannot be mapped. */
+	fd = open_again(unsure, O_RDONLY);
+	if (fd < 0) {
+		fail("opening sealed inode %" PRIu64 " again: %s", (uint64_t)st.st_ino,
+		     strerror(errno));
 		return;
 	}
 	told = calloc(1, sizeof(*told));
@@ -320,13 +325,13 @@ static void look_around(void)
 		return;
 	}
 	while ((entry = readdir(dir))) {
-		int fd;
+		auto_fd fd = -1;
 
 		if (strncmp(entry->d_name, "ledger-", 7) && strncmp(entry->d_name, "wild-", 5))
 			continue;
 		fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC);
 		if (fd >= 0)
-			found(fd);
+			look_for_seals(fd);
 		else if (errno != ENOENT)
 			fail("opening %s: %s", entry->d_name, strerror(errno));
 	}
