@@ -33,13 +33,15 @@ from mounts import SANITIZER_ENV, Run  # noqa: E402
 
 # What the mount must say again once everybody is gone.
 LEFT = ('inodes', 'pages', 'handles', 'pins', 'pins_resident', 'pinned_pages', 'waiters')
+FEW = 150  # descriptors of the daemon, in every third storm
 QUIET_SECONDS = 40  # without one operation that ended: somebody hangs
 
 
 class Storm:
     """The processes of one storm and the memory that they share."""
 
-    def __init__(self, run, mount, seed, options, fault=None):
+    def __init__(self, run, mount, seed, options, fault=None, few=False):
+        self.few = few
         self.run, self.mount, self.seed, self.options = run, mount, seed, options
         self.fault = fault
         self.random = random.Random(seed)
@@ -60,6 +62,8 @@ class Storm:
         if end:
             command += ['-k', str(end.fileno())]
             descriptors.append(end.fileno())
+        if self.few:
+            command += ['-f']
         if self.fault in ('l', 'c'):
             command += ['-w', self.fault]
         user = {'user': self.mount.uid, 'group': self.mount.gid,
@@ -238,6 +242,12 @@ def limits_of(plane, seed):
     return 'size=96m,nr_inodes=400' if plane != 'kernel' and seed % 2 else ''
 
 
+def few_descriptors(mount):
+    """Idle files are parked, and at times there is no descriptor to be had."""
+    command = mount.command
+    mount.command = lambda: ['prlimit', '--nofile=%d' % FEW] + command()
+
+
 def prepare(mount):
     os.mkdir(mount.path + '/names')
     os.chmod(mount.path + '/names', 0o777)
@@ -280,12 +290,15 @@ def enough(counts, plane, seconds):
 
 def one_storm(run, tap, options, seed):
     extra = options.options if options.options is not None else limits_of(run.plane, seed)
-    tap.comment('seed %d, options %r' % (seed, extra))
+    few = seed % 3 == 0
+    tap.comment('seed %d, options %r%s' % (seed, extra, ', few descriptors' if few else ''))
     mount = run.new_mount(options=extra)
+    if few:
+        few_descriptors(mount)
     mount.start()
     before = mount.stat()
     mount.as_user(prepare, mount)
-    storm = Storm(run, mount, seed, options)
+    storm = Storm(run, mount, seed, options, few=few)
     problem = None
     try:
         try:

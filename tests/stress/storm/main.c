@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * storm work|check|report -d DIRECTORY -m FD [-s SEED] [-i INDEX] [-t THREADS] [-k FD] [-w FAULT]
+ * storm work|check|report -d DIRECTORY -m FD [-s SEED] [-i INDEX] [-t THREADS] [-k FD] [-w FAULT] [-f]
  *
  *	work	be worker INDEX with THREADS lanes until the storm stops
  *	check	be the checker, which reads what was sealed
  *	report	print the counts; exit status 1 if the storm has failed
  *
- * -m is the memory that all processes share (a memfd), -k the socket to the checker. A worker may
+ * -f says that the daemon has few descriptors. -m is the memory that all processes share (a memfd), -k the socket to the checker. A worker may
  * be killed at any time and started anew with the same INDEX once it is gone.
  */
 #include <inttypes.h>
@@ -84,7 +84,7 @@ void fail(const char *format, ...)
 void refused(struct lane *lane, const char *what, int error, const int *usual)
 {
 	count(COUNT_REFUSED);
-	if (error == ENOENT || error == EPERM || error == EINTR)
+	if (error == ENOENT || error == EPERM || error == EINTR || lacks_descriptors(error))
 		return;
 	for (; *usual; usual++)
 		if (*usual == error)
@@ -163,7 +163,7 @@ static void lane_prepare(struct lane *lane, unsigned number)
 	lane->scratch = open(options.directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (lane->buffer == MAP_FAILED)
 		fail("no memory");
-	else if (lane->scratch < 0 && errno != ENOSPC)
+	else if (lane->scratch < 0 && errno != ENOSPC && !lacks_descriptors(errno))
 		fail("O_TMPFILE: %s", strerror(errno));
 }
 
@@ -195,7 +195,7 @@ static int report(void)
 static int usage(void)
 {
 	fprintf(stderr, "usage: storm work|check|report -d DIRECTORY -m FD [-s SEED] [-i INDEX] "
-			"[-t THREADS] [-k FD] [-w FAULT]\n");
+			"[-t THREADS] [-k FD] [-w FAULT] [-f]\n");
 	return 2;
 }
 
@@ -206,7 +206,7 @@ int main(int argc, char **argv)
 	int option, memory = -1;
 
 	optind = 2;
-	while ((option = getopt(argc, argv, "d:m:s:i:t:k:w:")) != -1) {
+	while ((option = getopt(argc, argv, "d:m:s:i:t:k:w:f")) != -1) {
 		switch (option) {
 		case 'd':
 			options.directory = optarg;
@@ -225,6 +225,9 @@ int main(int argc, char **argv)
 			break;
 		case 'k':
 			options.socket = atoi(optarg);
+			break;
+		case 'f':
+			options.few = true;
 			break;
 		case 'w':
 			options.wrong = *optarg;

@@ -65,8 +65,11 @@ void tell(struct lane *lane, int fd)
 		fail("lane %u, %s: %s was sealed, now its seals are %d", lane->number,
 		     lane->operation, lane->name, seals);
 	} else if (again < 0 || fstat(again, &st)) {
-		fail("lane %u, %s: %s was sealed, and cannot be opened: %s", lane->number,
-		     lane->operation, lane->name, strerror(errno));
+		if (lacks_descriptors(errno))
+			count(COUNT_UNTOLD);
+		else
+			fail("lane %u, %s: %s was sealed, and cannot be opened: %s", lane->number,
+			     lane->operation, lane->name, strerror(errno));
 	} else if (st.st_size <= (off_t)FILE_PAGES_MAX * PAGE) {
 		told->ino = st.st_ino;
 		told->seals = seals;

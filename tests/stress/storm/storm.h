@@ -109,6 +109,7 @@ struct told {
  * struct options - how this process was called
  * @wrong: the self-test's fault: 'l': what was noted as written is lost; 'c': a file is said to be
  *         sealed that is not
+ * @few: the daemon has few descriptors: whatever opens something may be EMFILE
  */
 struct options {
 	const char *directory;
@@ -117,6 +118,7 @@ struct options {
 	unsigned threads;
 	int socket; /* the checker's end, or the one that leads to it */
 	char wrong;
+	bool few;
 };
 
 /**
@@ -171,6 +173,12 @@ static inline uint64_t now_ms(void)
 
 /* How often this thread has stored where there was no page. */
 extern _Thread_local volatile sig_atomic_t bus_errors;
+
+/* Is this errno to be expected where the daemon has few descriptors? */
+static inline bool lacks_descriptors(int error)
+{
+	return options.few && (error == EMFILE || error == ENFILE);
+}
 
 /* A pause of up to @us microseconds. */
 void lane_pause(struct lane *lane, unsigned us);
