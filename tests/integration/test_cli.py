@@ -581,8 +581,9 @@ def test_pin_without_output(t):
     path = pinned_file(t)
     program = t.run.binary('client-lib', 'cachet')
     with opened('/dev/full', os.O_WRONLY) as full:
-        for run, output in (([program], full), (['sh', '-c', 'exec "$@" >&-', 'sh', program], None)):
-            process = subprocess.run([*run, 'pin', path], stdout=output, timeout=15,
+        closed = ['sh', '-c', 'exec "$@" >&-', 'sh']
+        for words, output in (([program], full), ([*closed, program], None)):
+            process = subprocess.run([*words, 'pin', path], stdout=output, timeout=15,
                                      stderr=subprocess.PIPE, check=False)
             equal(process.returncode, 1, 'exit status')
             check(b'standard output' in process.stderr, process.stderr)

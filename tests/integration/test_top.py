@@ -25,8 +25,8 @@ class Screen:
         self.before = termios.tcgetattr(slave)
         self.process = subprocess.Popen(
             command or [t.run.binary('client-lib', 'cachet'), 'top', *words], stdin=slave,
-            stdout=slave, stderr=slave, env=environment(**more), preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            start_new_session=True)
+            stdout=slave, stderr=slave, env=environment(**more), start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
         self.text = ''
 
     def resize(self, columns):
