@@ -236,7 +236,8 @@ static void print(const struct measure *measure)
 		printf("{\"measure\": \"%s\", \"subject\": \"%s\", \"ns\": [", measure->name,
 		       subjects[s].name);
 		for (unsigned r = 0; r < settings.rounds; r++)
-			printf("%s%.1f", r ? ", " : "", results[s][r]);
+			printf("%s%.*f", r ? ", " : "",
+			       results[s][r] < 1000 ? 1 : 0, results[s][r]);
 		puts("]}");
 	}
 	fflush(stdout);

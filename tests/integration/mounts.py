@@ -279,6 +279,7 @@ class Run:
         places = {
             'daemon': ['daemon', '.'],
             'client-lib': ['client-lib', '.'],
+            'bench': ['tests/bench', '.'],
             'helpers': ['tests/integration/helpers', 'helpers', '.'],
         }[room]
         key = (room, name)
