@@ -90,6 +90,19 @@ def test_put_direct(t):
     equal(names(t), ['a'], 'names')
 
 
+@needs('kernel')
+def test_put_direct_dirty(t):
+    """What the source has in the page cache and not yet on the disk is not missed."""
+    data = bytearray(pattern(5 * MiB + 9))
+    with on_disk(t, bytes(data)) as source:
+        with opened(source, os.O_WRONLY) as fd:
+            for offset in (0, 4096 + 11, 2 * MiB - 3, 5 * MiB):
+                write_all(fd, b'changed', offset)
+                data[offset:offset + 7] = b'changed'
+        put(t, source, '--direct=always')
+    check_file(t, bytes(data))
+
+
 @needs('cachet')
 @limit(60)
 def test_put_direct_auto(t):
