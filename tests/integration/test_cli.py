@@ -499,7 +499,9 @@ def test_broken_output(t):
     reader, writer = os.pipe()
     os.close(reader)
     with opened('/dev/full', os.O_WRONLY) as full:
-        for words in (('seals', path), ('stat', t.mnt), ('stat', '--json', t.mnt)):
+        for words in (('seals', path), ('stat', t.mnt), ('stat', '--json', t.mnt),
+                      ('stat', '--prometheus', t.mnt), ('top', '-n1', t.mnt), ('top', t.mnt),
+                      ('doctor', t.mnt)):
             for output in (full, writer):
                 process = subprocess.run([program, *words], stdout=output, timeout=15,
                                          stderr=subprocess.DEVNULL, check=False)
@@ -507,6 +509,11 @@ def test_broken_output(t):
             process = subprocess.run(['sh', '-c', 'exec "$@" >&-', 'sh', program, *words],
                                      stderr=subprocess.DEVNULL, timeout=15, check=False)
             equal(process.returncode, 1, 'exit status of %s, output closed' % (words,))
+        with t.blocker(path):
+            for run in ((program,), ('sh', '-c', 'exec "$@" >&-', 'sh', program)):
+                process = subprocess.run([*run, 'holders', path], stdout=full, timeout=15,
+                                         stderr=subprocess.DEVNULL, check=False)
+                equal(process.returncode, 1, 'exit status of holders')
     os.close(writer)
     # What is opened must not take the place of a closed standard error.
     with Local(t) as source:
