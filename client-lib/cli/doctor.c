@@ -232,7 +232,8 @@ static void check_uring(struct finding *finding)
 	}
 	find(finding, MISSING, "%s: %s", errno_name(errno), strerror(errno));
 	line_read("/proc/sys/kernel/io_uring_disabled", line, sizeof(line));
-	blame(finding, "no pins: 'cachet pin' is refused",
+	blame(finding,
+	      "no pins: 'cachet pin' is refused; 'cachet put' copies what the disk could write itself",
 	      line[0] && line[0] != '0' ? "sysctl kernel.io_uring_disabled=0"
 					: "a seccomp filter may forbid it: allow io_uring_setup, "
 					  "io_uring_enter, io_uring_register");
