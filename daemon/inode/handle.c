@@ -55,6 +55,9 @@ struct backing_map {
 /* A thread that was woken with its answer is out of open() by then. */
 #define OPEN_FINISHED_MS 1000
 
+#define COLLAPSE_DELAY_MS 100
+#define COLLAPSE_LEAST_BYTES (UINT64_C(2) << 20) /* a huge page */
+
 bool handle_writable(const struct handle *handle)
 {
 	return (handle->flags & O_ACCMODE) != O_RDONLY;
@@ -337,6 +340,37 @@ struct handle *handle_find(struct filesystem *fs, uint64_t id)
 	return handle;
 }
 
+/* A file to be made huge, if it still is there by then: this keeps no reference. */
+struct collapse_later {
+	struct filesystem *fs;
+	uint64_t ino;
+};
+
+static gboolean collapse_begin(gpointer data)
+{
+	struct collapse_later *later = data;
+	struct inode *inode = inode_lookup(later->fs, later->ino);
+
+	if (inode) {
+		handover_give(inode);
+		g_thread_pool_push(later->fs->collapser, inode, NULL);
+	}
+	return G_SOURCE_REMOVE;
+}
+
+/* Readers that wait for a seal come first; and who lives for a moment only is not worth it. */
+static void inode_collapse_later(struct inode *inode)
+{
+	struct collapse_later *later;
+
+	if (mapping_size(&inode->mapping) < COLLAPSE_LEAST_BYTES)
+		return;
+	later = g_new(struct collapse_later, 1);
+	*later = (struct collapse_later){ inode->fs, inode->ino };
+	g_source_unref(seal_engine_call_at(&inode->fs->seals, clock_now_ms() + COLLAPSE_DELAY_MS,
+					   collapse_begin, later, g_free));
+}
+
 void inode_sealed(struct inode *inode, unsigned added)
 {
 	struct filesystem *fs = inode->fs;
@@ -345,9 +379,7 @@ void inode_sealed(struct inode *inode, unsigned added)
 		return;
 	if (!filesystem_passthrough(fs))
 		fs->invalidate(fs, inode->ino, true);
-	inode_get(inode);
-	handover_give(inode);
-	g_thread_pool_push(fs->collapser, inode, NULL);
+	inode_collapse_later(inode);
 }
 
 void inode_attr_stale(struct inode *inode)

@@ -6,7 +6,7 @@
  * that has a shared mapping of the file which is not writable at the moment.
  *
  * Since 6.11 the kernel can be asked for the next mapping that is shared and has a file, which most
- * processes have none of; where it cannot, the text is read, which takes six times as long.
+ * processes have none of; where it cannot, the text is read, which takes four times as long.
  */
 #include "seal/procmaps.h"
 
