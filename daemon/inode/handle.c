@@ -348,7 +348,7 @@ struct collapse_later {
 
 static gboolean collapse_begin(gpointer data)
 {
-	struct collapse_later *later = data;
+	struct collapse_later *later = handover_take(data);
 	struct inode *inode = inode_lookup(later->fs, later->ino);
 
 	if (inode) {
