@@ -50,7 +50,7 @@ void request_wants(enum cachet_request kind);
  * Context: between request_filesystem() and whatever makes the request known elsewhere.
  * Return: the clock, for request_stop_clock().
  */
-struct request_clock request_take_clock(void);
+__attribute__((warn_unused_result)) struct request_clock request_take_clock(void);
 
 /**
  * request_stop_clock() - the answer is about to be sent: count the request
@@ -102,7 +102,7 @@ unsigned request_kill_as_told(fuse_req_t req, struct inode *inode, const struct 
  * Context: before another thread can know of the request.
  * Return: as request_take_clock().
  */
-struct request_clock request_put_aside(struct filesystem *fs);
+__attribute__((warn_unused_result)) struct request_clock request_put_aside(struct filesystem *fs);
 
 /**
  * request_answered() - a request that was put aside has its reply

@@ -142,6 +142,7 @@ struct text_call {
 	struct slow_task task;
 	fuse_req_t req;
 	struct inode *inode;
+	struct request_clock clock;
 	bool named;
 	size_t size;
 };
@@ -157,7 +158,7 @@ static void text_call_start(fuse_req_t req, struct inode *inode, size_t size,
 	call->inode = inode;
 	call->named = inode_owner_or_root(inode, &caller);
 	call->size = size;
-	request_put_aside(inode->fs);
+	call->clock = request_put_aside(inode->fs);
 	filesystem_run_slow(inode->fs, &call->task);
 }
 
@@ -166,6 +167,7 @@ static void text_call_answer(struct text_call *call, GString *text)
 {
 	struct filesystem *fs = call->inode->fs;
 
+	request_stop_clock(fs, &call->clock);
 	getxattr_text(call->req, text, call->size);
 	g_free(call);
 	request_answered(fs);

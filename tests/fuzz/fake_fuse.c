@@ -141,6 +141,7 @@ struct fuse_req *kernel_request(struct kernel *kernel, struct kernel_node *node,
 
 	if (!room_for_answers(kernel))
 		return NULL;
+	kernel->sent++;
 	req = calloc(1, sizeof(*req));
 	*req = (struct fuse_req){
 		.kernel = kernel, .ctx = caller, .node = node, .other = other, .handle = handle,
@@ -694,6 +695,8 @@ void kernel_reset(struct kernel *kernel)
 	}
 	for (unsigned i = 0; i < KERNEL_BACKINGS; i++)
 		require(kernel->backings[i] < 0, "a backing id is left");
+	require(tally_counter(kernel->fs.tally, COUNT_REQUESTS) == kernel->sent,
+		"requests are not counted as they were sent");
 	pin_table_stat(kernel->fs.pins, &pins);
 	kernel->pins = pins.granted;
 	kernel->runs++;

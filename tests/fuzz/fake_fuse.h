@@ -56,6 +56,7 @@ struct kernel_handle {
  * struct kernel - see above
  * @fs: the daemon's state
  * @ops: the daemon's operations
+ * @sent: requests
  * @runs: kernel_reset() so far
  * @pins: granted before the last kernel_reset()
  * @result: of the last request that was sent: 0, a number of bytes, a negative errno, KERNEL_WAITS
@@ -63,6 +64,7 @@ struct kernel_handle {
 struct kernel {
 	struct filesystem fs;
 	const struct fuse_lowlevel_ops *ops;
+	uint64_t sent;
 	unsigned runs;
 	uint64_t pins;
 	int64_t result;

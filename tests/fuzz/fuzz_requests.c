@@ -401,7 +401,8 @@ static void do_data(unsigned operation)
 						      length, 0));
 		check_copied(&file, at, &target, more);
 	} else if (req) {
-		SEND(req, fuse_reply_err(r, EINVAL)); /* the kernel asks no such thing */
+		kernel.sent--; /* the kernel asks no such thing */
+		SEND(req, fuse_reply_err(r, EINVAL));
 	}
 }
 
