@@ -72,7 +72,8 @@ def markdown_table(rows, names):
     for what, row in rows.items():
         if any(name in row for name in names):
             lines.append('| %s | %s |' % (what, ' | '.join(
-                '%s ±%.0f' % (readable(statistics.median(row[name])), 100 * spread(row[name]))
+                '%s ±%.0f' % (readable(statistics.median(row[name])).replace('u', 'µ'),
+                              100 * spread(row[name]))
                 if name in row else '' for name in names)))
     return '\n'.join(lines)
 
@@ -139,16 +140,40 @@ def text_of_targets(found):
 
 
 def markdown_of_targets(found):
-    lines = ['| target | most | dev | io_uring |', '|---|---:|---:|---:|']
-    rows = {}
+    """How many were met, and those that were not."""
+    groups, missed = {}, {}
     for target in found:
-        what = target.text.replace('+u', '')
-        rows.setdefault((what, target.most), {})['+u' in target.text] = target
-    for (what, most), both in rows.items():
-        cells = ('%.2f%s' % (both[ring].ratio, '' if both[ring].met else ' **missed**')
-                 if ring in both else '' for ring in (False, True))
-        lines.append('| %s | %.2f | %s |' % (what, most, ' | '.join(cells)))
+        ring = '+u' in target.text
+        count = groups.setdefault(target.group, [[0, 0], [0, 0]])[ring]
+        count[0] += target.met
+        count[1] += 1
+        missed.setdefault((target.text.replace('+u', ''), target.most), {})[ring] = target
+    lines = ['| targets | /dev/fuse | io_uring |', '|---|---:|---:|']
+    lines += ['| %s | %d of %d | %d of %d |' % (group, *dev, *ring)
+              for group, (dev, ring) in groups.items()]
+    lines += ['', '| missed by at least one | at most | /dev/fuse | io_uring |',
+              '|---|---:|---:|---:|']
+    for (what, most), both in missed.items():
+        if not all(target.met for target in both.values()):
+            lines.append('| %s | %.2f | %s |' % (what, most, ' | '.join(
+                ('%.2f' if both[ring].met else '**%.2f**') % both[ring].ratio
+                if ring in both else '' for ring in (False, True))))
     return '\n'.join(lines)
+
+
+def markdown_of_round_trips(middle):
+    lines = []
+    for ring in (False, True):
+        names = [name for name in ('hp', 'memfs', 'kernel', 's-kernel', 'daemon', 's-daemon')]
+        lines += ['| in empty round trips, %s | %s |' % ('io_uring' if ring else '/dev/fuse',
+                                                        ' | '.join(names)),
+                  '|---|' + '---:|' * len(names)]
+        for what, row in in_round_trips(middle):
+            cells = ('%.1f' % row[name + '+u' * ring] if name + '+u' * ring in row else ''
+                     for name in names)
+            lines.append('| %s | %s |' % (what, ' | '.join(cells)))
+        lines.append('')
+    return '\n'.join(lines[:-1])
 
 
 def report(result, markdown=False):
@@ -159,7 +184,7 @@ def report(result, markdown=False):
         names = columns(rows)
         parts = [markdown_table(rows, [name for name in names if not name.endswith('+u')]),
                  markdown_table(rows, [name for name in names if name.endswith('+u')]),
-                 markdown_of_targets(found)]
+                 markdown_of_round_trips(middle), markdown_of_targets(found)]
         return '\n\n'.join(parts)
     lines = ['Linux %s, %d x %s, load before %.1f%s' % (
         about['kernel'], about['cpus'], about['cpu'], about['load'],
