@@ -101,10 +101,20 @@ static int mapping_pin_folios(struct mapping *mapping, uint64_t first, uint64_t 
 	return rc;
 }
 
+/* Every page has a folio and memory. Context: exclusive. */
+static int mapping_pin_filled(struct mapping *mapping, uint64_t first, uint64_t last,
+			      struct mapping_pins **pins)
+{
+	/* Only to be exact later: a folio that stays whole is pinned just as well. */
+	mapping_split_at(mapping, first);
+	mapping_split_at(mapping, last + 1);
+	return mapping_pin_folios(mapping, first, last, pins);
+}
+
 int mapping_pin_range(struct mapping *mapping, uint64_t offset, uint64_t length,
 		      struct mapping_pins **pins)
 {
-	uint64_t first, last;
+	uint64_t first, last, end;
 	int rc;
 
 	if (length == 0 || offset > MAPPING_SIZE_MAX || length > MAPPING_SIZE_MAX - offset)
@@ -113,6 +123,16 @@ int mapping_pin_range(struct mapping *mapping, uint64_t offset, uint64_t length,
 	last = page_of(offset + length - 1);
 	if (last >= page_after(mapping_size(mapping)))
 		return -EINVAL;
+	/* Each question about what clients have written looks at every page: ask once if that does. */
+	if (mapping->shared) {
+		scoped_write(&mapping->invalidate);
+		if (last >= page_after(mapping_size(mapping)))
+			return -EINVAL;
+		if (mapping_is_filled(mapping, first, last)) {
+			rc = mapping_add_folios(mapping, first, last, CHARGE_FORCE, &end);
+			return rc < 0 ? rc : mapping_pin_filled(mapping, first, last, pins);
+		}
+	}
 	/* Most of the work, in portions; what changes before the lock is taken is mended below. */
 	rc = mapping_populate(mapping, offset, length);
 	if (rc < 0)
@@ -124,12 +144,7 @@ int mapping_pin_range(struct mapping *mapping, uint64_t offset, uint64_t length,
 	rc = mapping_sync_locked(mapping, first, last);
 	if (rc == 0)
 		rc = mapping_fill(mapping, first, last);
-	if (rc < 0)
-		return rc;
-	/* Only to be exact later: a folio that stays whole is pinned just as well. */
-	mapping_split_at(mapping, first);
-	mapping_split_at(mapping, last + 1);
-	return mapping_pin_folios(mapping, first, last, pins);
+	return rc < 0 ? rc : mapping_pin_filled(mapping, first, last, pins);
 }
 
 void mapping_unpin_range(struct mapping *mapping, struct mapping_pins *pins)
