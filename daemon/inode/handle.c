@@ -19,8 +19,8 @@
  * seal are direct; so the first passthrough opens wait until the opens of all direct handles are
  * finished, which is known once a request comes through such a handle, or when /proc shows that its
  * opener is no longer in open(), or after OPEN_FINISHED_MS. Cached opens wait for the same, since a
- * late reply to an open with O_TRUNC, or to a truncation, would change the size that the kernel
- * reads up to.
+ * late reply to an open with O_TRUNC, or to another change of size, would change the size that the
+ * kernel reads up to.
  *
  * A private mapping of a direct handle makes the kernel cache pages of an unsealed file. They must
  * not be seen through a cached handle later, so handles drop them at open (no KEEP_CACHE) until the
@@ -153,8 +153,8 @@ static int inode_truncate_at_open_locked(struct inode *inode, unsigned kill)
 }
 
 /*
- * Has this thread left the system call that it opened or truncated the file with? False when nobody
- * can tell.
+ * Has this thread left the system call that it opened the file or changed its size with? False when
+ * nobody can tell.
  */
 static bool thread_has_moved_on(pid_t thread)
 {
@@ -163,7 +163,8 @@ static bool thread_has_moved_on(pid_t thread)
 		SYS_open, SYS_creat, SYS_execve,
 #endif
 		SYS_openat, SYS_openat2, SYS_execveat, SYS_io_uring_enter, SYS_truncate,
-		SYS_ftruncate,
+		SYS_ftruncate, SYS_write, SYS_pwrite64, SYS_writev, SYS_pwritev, SYS_pwritev2,
+		SYS_io_submit, SYS_sendfile, SYS_splice, SYS_copy_file_range, SYS_fallocate,
 	};
 	g_autofree char *path = g_strdup_printf("/proc/%d/syscall", thread);
 	g_autofree char *text = NULL;
@@ -199,7 +200,7 @@ static bool inode_has_unfinished_open_locked(struct inode *inode, pid_t opener)
 }
 
 /*
- * May the kernel still have to look at the reply to a truncation? It would keep a size, and so
+ * May the kernel still have to look at the reply to a change of size? It would keep a size, and so
  * pages, that are no longer true. The kernel begins no other one before it has.
  */
 static bool inode_has_unfinished_resize_locked(struct inode *inode, pid_t opener)

@@ -61,11 +61,11 @@ int handle_open(struct inode *inode, int flags, const struct caller *caller, uns
 		struct admission *admission, struct handle **handle);
 
 /**
- * inode_resize_begins() - a truncation is about to be done for a client
+ * inode_resize_begins() - a change of size is about to be done for a client
  * @thread: the client's thread
  *
  * Handles through which the kernel caches wait until the kernel has seen its end.
- * Context: takes the inode's lock; before attr_change().
+ * Context: takes the inode's lock; before the size changes.
  */
 void inode_resize_begins(struct inode *inode, pid_t thread);
 

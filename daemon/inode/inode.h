@@ -34,7 +34,7 @@ struct directory;
  * @memory_atime: the memory's own time of access that is already in @atime, or too early for it
  * @past_writers: processes that had opened closed handles that hindered seals; the last ones of
  *           @nr_past_writers
- * @resizer: thread whose truncation the kernel may not have finished, begun at @resized_ms
+ * @resizer: thread whose change of size the kernel may not have finished, begun at @resized_ms
  * @memory_blocks: of 512 bytes, that the mount's figure contains; io=kernel
  * @was_writable: a handle that could map the memory writable has been open
  * @cache_clean: the kernel caches no page of before the write seal

@@ -71,6 +71,7 @@ _unshare = _function('unshare', ctypes.c_int, ctypes.c_int)
 _prctl = _function('prctl', ctypes.c_int, ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong,
                    ctypes.c_ulong, ctypes.c_ulong)
 _read = _function('read', ssize_t, ctypes.c_int, ctypes.c_void_p, size_t)
+_write = _function('write', ssize_t, ctypes.c_int, ctypes.c_void_p, size_t)
 _name_to_handle_at = _function('name_to_handle_at', ctypes.c_int, ctypes.c_int, ctypes.c_char_p,
                                ctypes.c_void_p, ctypes.POINTER(ctypes.c_int), ctypes.c_int)
 _open_by_handle_at = _function('open_by_handle_at', ctypes.c_int, ctypes.c_int, ctypes.c_void_p,
@@ -169,6 +170,11 @@ def process_vm_writev(pid, data, address):
 def read_into(fd, address, length):
     """read() straight into a mapping."""
     return _check(_read(fd, address, length))
+
+
+def write_from(fd, address, length):
+    """write() straight from a mapping: EFAULT where a load would be SIGBUS."""
+    return _check(_write(fd, address, length))
 
 
 def mount(source, target, kind, flags, options):

@@ -11,8 +11,8 @@ import abi
 import syscalls
 from abi import SEAL_WRITE
 from attack import CONTENT, DATA, PUNCH, RW, SIZE, attack_by_reopening, unchanged
-from harness import (PAGE, Background, Child, check, equal, limit, needs, opened, outcome,
-                     read_file, write_file)
+from harness import (PAGE, SLOW, Background, Child, check, equal, limit, needs, opened, outcome,
+                     read_file, within, write_file)
 
 
 @needs('cachet')
@@ -103,6 +103,60 @@ def test_race_of_truncation_with_the_seal(t):
         os.unlink(path)
         turns += 1
     check(turns >= 3, 'only %d turns' % turns)
+
+
+@needs('cachet')
+@limit(120)
+def test_race_of_growth_with_the_seal(t):
+    """Who maps the file as soon as it is sealed finds all of it, though the writer is slow to wake.
+
+    The writer's processor is kept busy, so that its kernel looks at replies late.
+    """
+    processors = sorted(os.sched_getaffinity(0))
+    if len(processors) < 2:
+        t.skip('needs two processors')
+    spinner = Child(lambda _link: _spin(processors[0]))
+    reader, drain = os.pipe()
+    try:
+        for turn in range(20 if SLOW else 4):
+            path = t.path('race-%d' % turn)
+            write_file(path, b'')
+            writer = Child(_grow, path, processors[0], turn % 2)
+            equal(writer.recv(), 'ready', 'the writer')
+            with opened(path) as fd:
+                within(15, lambda: abi.stat(fd).file_size > 0, 'nothing is written')
+                abi.add_seals(fd, CONTENT, 0, 5000)
+                size = abi.stat(fd).file_size
+            with opened(path) as fd, syscalls.Map(fd, size) as view:
+                equal(syscalls.write_from(drain, view.address + size - 1, 1), 1, 'the last byte')
+                equal(os.read(reader, 2), b'\0' if turn % 2 else b'x', 'what it is')
+            writer.wait(30)
+            os.unlink(path)
+    finally:
+        os.close(reader)
+        os.close(drain)
+        spinner.kill()
+
+
+def _spin(processor):
+    os.sched_setaffinity(0, [processor])
+    while True:
+        pass
+
+
+def _grow(link, path, processor, by_fallocate):
+    os.sched_setaffinity(0, [processor])
+    os.nice(15)
+    with opened(path, os.O_WRONLY | os.O_APPEND) as fd:
+        link.send('ready')
+        for number in range(5000):
+            if by_fallocate:
+                error = outcome(syscalls.fallocate, fd, 0, number * PAGE, PAGE)
+            else:
+                error = outcome(os.write, fd, b'x' * PAGE)
+            if error:
+                equal(error, errno.EPERM, 'errno of the writer')
+                return
 
 
 @needs('kernel')
