@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "fake_fuse.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -562,6 +564,31 @@ static void kernel_drop_stale(struct kernel *kernel)
 	}
 }
 
+static unsigned threads_of_process(void)
+{
+	struct dirent **tasks = NULL;
+	int count = scandir("/proc/self/task", &tasks, NULL, NULL);
+
+	for (int i = 0; i < count; i++)
+		free(tasks[i]);
+	free(tasks);
+	return count > 2 ? (unsigned)count - 2 : 0;
+}
+
+/*
+ * GLib does not wait until the threads of a pool are really gone, and LeakSanitizer takes what one of
+ * them is about to free for leaked.
+ */
+static void await_threads(void)
+{
+	static unsigned least = UINT_MAX; /* with liburcu's, which stays */
+
+	for (unsigned tries = 0; tries < 100 && threads_of_process() > least; tries++)
+		usleep(500);
+	if (threads_of_process() < least)
+		least = threads_of_process();
+}
+
 void kernel_start(struct kernel *kernel, enum cachet_plane plane, bool passthrough)
 {
 	const struct filesystem_config config = {
@@ -715,6 +742,7 @@ void kernel_stop(struct kernel *kernel)
 	require(atomic_load(&kernel->fs.stats.handles) == 0, "handles are left");
 	for (unsigned i = 0; i < KERNEL_BACKINGS; i++)
 		require(kernel->backings[i] < 0, "a backing id is left");
+	await_threads();
 }
 
 /* --- sealed files --- */
