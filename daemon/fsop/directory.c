@@ -18,7 +18,6 @@ struct listing {
 	char *buffer;
 	size_t size;
 	size_t used;
-	bool plus;
 };
 
 static bool name_is_dot(const char *name)
@@ -27,13 +26,28 @@ static bool name_is_dot(const char *name)
 }
 
 /* Return: false when the entry does not fit any more. */
-static bool listing_add(struct listing *listing, const char *name, struct inode *inode,
-			uint64_t cookie)
+static bool listing_add(const struct listed *listed, void *data)
+{
+	struct listing *listing = data;
+	size_t room = listing->size - listing->used;
+	const struct stat attr = { .st_ino = listed->ino, .st_mode = listed->type };
+	size_t bytes = fuse_add_direntry(listing->req, listing->buffer + listing->used, room,
+					 listed->name, &attr, (off_t)listed->cookie);
+
+	if (bytes > room)
+		return false;
+	listing->used += bytes;
+	return true;
+}
+
+/* The same with attributes. */
+static bool listing_add_plus(struct listing *listing, const char *name, struct inode *inode,
+			     uint64_t cookie)
 {
 	char *at = listing->buffer + listing->used;
 	size_t room = listing->size - listing->used;
 	struct fuse_entry_param entry = { .attr.st_mode = S_IFDIR };
-	bool counted = listing->plus && inode && !name_is_dot(name);
+	bool counted = inode && !name_is_dot(name);
 	size_t bytes;
 
 	if (counted) {
@@ -42,10 +56,7 @@ static bool listing_add(struct listing *listing, const char *name, struct inode 
 		entry.attr.st_ino = inode->ino;
 		entry.attr.st_mode = inode->type;
 	}
-	if (listing->plus)
-		bytes = fuse_add_direntry_plus(listing->req, at, room, name, &entry, cookie);
-	else
-		bytes = fuse_add_direntry(listing->req, at, room, name, &entry.attr, cookie);
+	bytes = fuse_add_direntry_plus(listing->req, at, room, name, &entry, cookie);
 	if (bytes > room)
 		return false;
 	listing->used += bytes;
@@ -59,7 +70,7 @@ static void read_directory(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 	enum cachet_request kind = plus ? CACHET_REQUEST_READDIRPLUS : CACHET_REQUEST_READDIR;
 	struct inode *dir = inode_find(request_filesystem(req, kind), ino);
 	g_autofree char *buffer = g_malloc(size);
-	struct listing listing = { .req = req, .buffer = buffer, .size = size, .plus = plus };
+	struct listing listing = { .req = req, .buffer = buffer, .size = size };
 	char name[NAME_BYTES_MAX + 1];
 	uint64_t cookie = offset;
 	bool more = true;
@@ -68,11 +79,13 @@ static void read_directory(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 		reply_result(req, dir ? -ENOTDIR : -ESTALE);
 		return;
 	}
-	while (more) {
+	if (!plus)
+		directory_list(dir, cookie, listing_add, &listing);
+	while (plus && more) {
 		auto_inode inode = NULL;
 
 		more = directory_next(dir, &cookie, name, &inode) &&
-		       listing_add(&listing, name, inode, cookie);
+		       listing_add_plus(&listing, name, inode, cookie);
 	}
 	attr_accessed(dir);
 	reply_bytes(req, buffer, listing.used);

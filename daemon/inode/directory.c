@@ -504,6 +504,34 @@ bool directory_next(struct inode *dir, uint64_t *cookie, char *name, struct inod
 	return true;
 }
 
+void directory_list(struct inode *dir, uint64_t cookie,
+		    bool (*visit)(const struct listed *listed, void *data), void *data)
+{
+	uint64_t index = MAX(cookie < UINT64_MAX ? cookie + 1 : cookie, COOKIE_FIRST);
+	struct listed dot = { ".", dir->ino, S_IFDIR, COOKIE_DOT };
+	struct listed dot_dot = { "..", directory_parent(dir), S_IFDIR, COOKIE_DOT_DOT };
+	struct entry *entry;
+	unsigned order;
+
+	scoped_mutex(&dir->lock);
+	if (cookie < COOKIE_DOT && !visit(&dot, data))
+		return;
+	if (cookie < COOKIE_DOT_DOT && !visit(&dot_dot, data))
+		return;
+	if (cookie == UINT64_MAX)
+		return;
+	xarray_lock(&dir->directory->by_cookie);
+	xarray_for_each(&dir->directory->by_cookie, index, XARRAY_INDEX_MAX, XARRAY_PRESENT, order,
+			entry) {
+		struct listed listed = { entry->name, entry->inode->ino, entry->inode->type,
+					 entry->cookie };
+
+		if (!visit(&listed, data))
+			break;
+	}
+	xarray_unlock(&dir->directory->by_cookie);
+}
+
 /* One of the names of an inode. Return: a reference to the directory that it is in, or NULL. */
 static struct inode *inode_one_name(struct inode *inode, char *name)
 {

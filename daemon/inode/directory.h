@@ -116,6 +116,32 @@ int directory_rename(struct inode *from_dir, const char *from, struct inode *to_
 bool directory_next(struct inode *dir, uint64_t *cookie, char *name, struct inode **inode);
 
 /**
+ * struct listed - what a listing says of an entry
+ * @name: borrowed until the visit ends
+ * @ino:  0: ".." of a removed directory
+ * @type: S_IFREG and the like
+ */
+struct listed {
+	const char *name;
+	uint64_t ino;
+	mode_t type;
+	uint64_t cookie;
+};
+
+/**
+ * directory_list() - visit the entries after a cookie
+ * @dir: a directory
+ * @cookie: where the reader is, 0 at the beginning
+ * @visit: called with the directory's lock held; must not sleep; returns false to end the listing
+ * @data: for @visit
+ *
+ * For whoever wants no more than this: no reference is taken for each entry.
+ * Context: takes the directory's lock.
+ */
+void directory_list(struct inode *dir, uint64_t cookie,
+		    bool (*visit)(const struct listed *listed, void *data), void *data);
+
+/**
  * inode_path() - how an inode is called, from the root of the mount on
  * @path: filled in: "/" and names, as they are at the moment; "" for the root
  * @size: bytes of @path

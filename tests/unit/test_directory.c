@@ -363,17 +363,47 @@ static void test_exchange(void)
 	teardown(&fs);
 }
 
-/* Read on from a cookie, into the names' first letters. */
+/* What directory_list() says, of as many as are wanted. */
+struct listing {
+	GString *letters;
+	GArray *listed;
+	unsigned wanted;
+};
+
+static bool listing_visit(const struct listed *listed, void *data)
+{
+	struct listing *listing = data;
+
+	g_string_append_c(listing->letters, listed->name[0]);
+	g_array_append_val(listing->listed, *listed);
+	return --listing->wanted;
+}
+
+/* Read on from a cookie, into the names' first letters; both ways of reading say the same. */
 static char *list_after(struct inode *dir, uint64_t *cookie, unsigned count)
 {
 	GString *letters = g_string_new(NULL);
+	struct listing listing = { g_string_new(NULL), g_array_new(FALSE, FALSE,
+								  sizeof(struct listed)), count };
 	char name[NAME_BYTES_MAX + 1];
 	struct inode *inode;
 
+	if (count)
+		directory_list(dir, *cookie, listing_visit, &listing);
 	while (count-- && directory_next(dir, cookie, name, &inode)) {
+		const struct listed *listed =
+			&g_array_index(listing.listed, struct listed, letters->len);
+
+		g_assert_cmpuint(letters->len, <, listing.listed->len);
+		g_assert_cmpuint(listed->cookie, ==, *cookie);
+		g_assert_cmpuint(listed->ino, ==, inode ? inode->ino : 0);
+		g_assert_cmpuint(listed->type, ==, inode ? inode->type : S_IFDIR);
 		g_string_append_c(letters, name[0]);
 		inode_put(inode);
 	}
+	g_assert_cmpstr(letters->str, ==, listing.letters->str);
+	g_string_free(listing.letters, TRUE);
+	g_array_free(listing.listed, TRUE);
 	return g_string_free(letters, FALSE);
 }
 
