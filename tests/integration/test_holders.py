@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""Who holds a file: what the list of holders names, and to whom."""
+import errno
+import os
+import time
+
+import abi
+import syscalls
+from abi import SEAL_WRITE
+from harness import PAGE, Background, check, equal, needs, opened, refused, run_as, within
+from pinning import NOBODY_PID, RW, SIZE, device, holders_of, new_file, pinned
+
+
+@needs('cachet')
+def test_holders_name_pins(t):
+    path = new_file(t)
+    equal(holders_of(path), [], 'holders of a free file')
+    with pinned(path, 2 * PAGE, PAGE, label='nic 3') as (fd, pin):
+        abi.pin(fd, 0, PAGE, abi.PIN_RESIDENT)
+        refused(errno.EBUSY, t.add_seals, path, SEAL_WRITE)
+        time.sleep(0.02)
+        (holder,) = abi.holders(fd)
+        equal((holder.kind, holder.id, holder.offset, holder.length),
+              (abi.HOLDER_PIN, pin, 2 * PAGE, PAGE), 'holder')
+        equal((holder.label, holder.pid, holder.uid),
+              (b'nic 3', os.getpid(), os.geteuid()), 'whose it is')
+        check(20 <= holder.age_ms < 60_000, 'age %d ms' % holder.age_ms)
+        text = os.getxattr(path, abi.XATTR_HOLDERS).decode()
+        check(text.startswith('pin id=%d pid=%d ' % (pin, os.getpid())) and
+              'label=nic 3' in text, text)
+    within(1, lambda: not holders_of(path), 'holders afterwards')
+
+
+@needs('cachet', 'root')
+def test_holders_hide_processes(t):
+    """Kinds and counts for everybody, pids and commands for the owner and root."""
+    path = new_file(t, mode=0o644)
+    os.chown(path, t.FRIEND, t.FRIEND)
+    os.chmod(t.dir, 0o755)
+
+    def look():
+        with opened(path) as fd:
+            holders = [(h.kind, h.pid, h.comm, h.length) for h in abi.holders(fd)]
+            return holders, [(p.pid, p.comm, p.length) for p in abi.pins(fd)], \
+                os.getxattr(path, abi.XATTR_HOLDERS).decode()
+    with pinned(path, 0, PAGE):
+        holders, pins, text = run_as(t.STRANGER, look)
+        equal(holders, [(abi.HOLDER_PIN, NOBODY_PID, b'', PAGE)], 'holders for a stranger')
+        equal(pins, [(NOBODY_PID, b'', PAGE)], 'pins for a stranger')
+        check('pid' not in text and text.startswith('pin '), text)
+        holders, pins, text = run_as(t.FRIEND, look)
+        equal(holders[0][1], os.getpid(), 'pid for the owner')
+        check(holders[0][2] != b'' and 'pid=' in text, 'command for the owner')
+
+
+@needs('kernel')
+def test_holders_of_every_kind(t):
+    path = new_file(t)
+    with opened(path, os.O_RDWR) as fd, pinned(path) as (_, pin):
+        view = syscalls.Map(fd, 2 * PAGE, RW)
+        refused(errno.EBUSY, t.add_seals, path, SEAL_WRITE)
+        found = {h.kind: h for h in holders_of(path)}
+        equal(sorted(found), [abi.HOLDER_WRITER, abi.HOLDER_PIN, abi.HOLDER_MAPPING], 'kinds')
+        for holder in found.values():
+            equal((holder.pid, holder.uid), (os.getpid(), os.geteuid()), 'process')
+        equal(found[abi.HOLDER_WRITER].id, abi.stat(fd).handle, 'handle of the writer')
+        equal(found[abi.HOLDER_PIN].id, pin, 'pin')
+        equal(found[abi.HOLDER_MAPPING].length, 2 * PAGE, 'length of the mapping')
+        view.close()
+        equal(sorted(h.kind for h in holders_of(path)), [abi.HOLDER_WRITER, abi.HOLDER_PIN],
+              'kinds after munmap')
+
+
+@needs('cachet')
+def test_holders_name_processes_not_threads(t):
+    """Also when the thread that pinned is gone."""
+    path = new_file(t)
+    with opened(path) as fd, opened(path, os.O_WRONLY):
+        Background(abi.pin, fd, 0, PAGE).result()
+        time.sleep(0.05)
+        equal([h.pid for h in abi.holders(fd)], [os.getpid()], 'process of the pin')
+        equal([p.pid for p in abi.pins(fd)], [os.getpid()], 'process in the list of pins')
+        if t.kernel:
+            writer = Background(os.open, path, os.O_RDWR).result()
+            time.sleep(0.05)
+            equal([h.pid for h in abi.holders(fd)], [os.getpid()] * 2, 'processes')
+            os.close(writer)
+
+
+@needs('kernel')
+def test_unknown_reference(t):
+    """Pages of the file in a pipe: somebody holds them, and nobody can say who."""
+    path = new_file(t)
+    reader, writer = os.pipe()
+    with opened(path, os.O_RDWR) as fd:
+        view = syscalls.Map(fd, SIZE, RW)
+    equal(syscalls.vmsplice(writer, view, PAGE, 8), PAGE, 'vmsplice')
+    view.close()
+    # Another daemon's ring has buffers that are mapped nowhere: it never had this file.
+    with t.private_mount() as mount, opened(os.path.join(mount.path, 'b'),
+                                            os.O_RDWR | os.O_CREAT) as other:
+        os.ftruncate(other, PAGE)
+        abi.pin(other, 0, PAGE)
+        refused(errno.EBUSY, t.add_seals, path, SEAL_WRITE)
+        equal([h.kind for h in holders_of(path)], [abi.HOLDER_UNKNOWN], 'holders')
+    os.read(reader, PAGE)
+    t.add_seals(path, SEAL_WRITE)
+    equal(holders_of(path), [], 'holders of a sealed file')
+    os.close(reader)
+    os.close(writer)
+
+
+@needs('kernel')
+def test_rings_of_clients(t):
+    """A client's own registered buffers are found, mapped still or not, with the process."""
+    path = new_file(t)
+    with device(t, path) as dev:
+        refused(errno.EBUSY, t.add_seals, path, SEAL_WRITE)
+        (holder,) = holders_of(path)
+        equal((holder.kind, holder.pid), (abi.HOLDER_RING, dev.process.pid), 'holder')
+        equal((holder.length, holder.comm), (SIZE, b'device'), 'length and command')
+        check(b'perhaps' in holder.label, 'a buffer that is not mapped is not certain')
+        dev.stop()
+    t.add_seals(path, SEAL_WRITE)
+
+
+@needs('cachet')
+def test_long_lists(t):
+    """Lists of more than one page: every pin once, in the order of their ids."""
+    path = new_file(t)
+    with opened(path) as fd:
+        ids = [abi.pin(fd, number % 16 * PAGE, PAGE) for number in range(400)]
+        equal([pin.id for pin in abi.pins(fd)], ids, 'pins')
+        equal([holder.id for holder in abi.holders(fd)], ids, 'holders')
+        writers = [os.open(path, os.O_RDWR) for _ in range(170)]
+        kinds = [holder.kind for holder in abi.holders(fd)]
+        equal(kinds, [abi.HOLDER_WRITER] * (170 if t.kernel else 0) + [abi.HOLDER_PIN] * 400,
+              'kinds')
+        for writer in writers:
+            os.close(writer)
+        text = os.getxattr(path, abi.XATTR_PINS).decode()
+        equal(len(text.splitlines()), 400, 'lines of the attribute')
