@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -579,14 +578,11 @@ static unsigned threads_of_process(void)
  * GLib does not wait until the threads of a pool are really gone, and LeakSanitizer takes what one of
  * them is about to free for leaked.
  */
-static void await_threads(void)
+static void await_threads(unsigned others)
 {
-	static unsigned least = UINT_MAX; /* with liburcu's, which stays */
-
-	for (unsigned tries = 0; tries < 100 && threads_of_process() > least; tries++)
+	/* liburcu's, which stays, may have come. */
+	for (unsigned tries = 0; tries < 4000 && threads_of_process() > others + 1; tries++)
 		usleep(500);
-	if (threads_of_process() < least)
-		least = threads_of_process();
 }
 
 void kernel_start(struct kernel *kernel, enum cachet_plane plane, bool passthrough)
@@ -597,6 +593,7 @@ void kernel_start(struct kernel *kernel, enum cachet_plane plane, bool passthrou
 	struct fuse_conn_info conn = { .proto_minor = 40 };
 
 	memset(kernel, 0, sizeof(*kernel));
+	kernel->other_threads = threads_of_process();
 	for (unsigned i = 0; i < KERNEL_BACKINGS; i++)
 		kernel->backings[i] = -1;
 	current = kernel;
@@ -742,7 +739,7 @@ void kernel_stop(struct kernel *kernel)
 	require(atomic_load(&kernel->fs.stats.handles) == 0, "handles are left");
 	for (unsigned i = 0; i < KERNEL_BACKINGS; i++)
 		require(kernel->backings[i] < 0, "a backing id is left");
-	await_threads();
+	await_threads(kernel->other_threads);
 }
 
 /* --- sealed files --- */

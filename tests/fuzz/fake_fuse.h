@@ -68,6 +68,7 @@ struct kernel {
 	unsigned runs;
 	uint64_t pins;
 	int64_t result;
+	unsigned other_threads; /* of the process, before the mount's were started */
 	struct kernel_node nodes[KERNEL_NODES];
 	struct kernel_handle handles[KERNEL_HANDLES];
 	struct fuse_req *requests[KERNEL_REQUESTS];
