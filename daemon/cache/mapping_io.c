@@ -155,6 +155,25 @@ static void mapping_write_undo(struct mapping *mapping, struct mapping_write *wr
 	pthread_rwlock_unlock(&mapping->invalidate);
 }
 
+/* The lock, exclusively where the write moves the end of the file. */
+static void mapping_write_lock(struct mapping *mapping, struct mapping_write *write, bool append)
+{
+	if (!append) {
+		pthread_rwlock_rdlock(&mapping->invalidate);
+		write->old_size = mapping_size(mapping);
+		/* The end of a shared mapping moves behind our back anyway. */
+		if (mapping->shared || (write->offset <= write->old_size &&
+					write->length <= write->old_size - write->offset))
+			return;
+		pthread_rwlock_unlock(&mapping->invalidate);
+	}
+	write->exclusive = true;
+	pthread_rwlock_wrlock(&mapping->invalidate);
+	write->old_size = mapping_size(mapping);
+	if (append)
+		write->offset = write->old_size;
+}
+
 int mapping_write_begin(struct mapping *mapping, struct mapping_write *write, uint64_t offset,
 			size_t length, bool append)
 {
@@ -164,23 +183,7 @@ int mapping_write_begin(struct mapping *mapping, struct mapping_write *write, ui
 	if (fd < 0)
 		return fd;
 	*write = (struct mapping_write){ .fd = fd, .offset = offset, .length = length };
-
-	if (!append) {
-		pthread_rwlock_rdlock(&mapping->invalidate);
-		write->old_size = mapping_size(mapping);
-		if (offset <= write->old_size && length <= write->old_size - offset)
-			goto locked;
-		/* The end of a shared mapping moves behind our back anyway. */
-		if (mapping->shared)
-			goto locked;
-		pthread_rwlock_unlock(&mapping->invalidate);
-	}
-	write->exclusive = true;
-	pthread_rwlock_wrlock(&mapping->invalidate);
-	write->old_size = mapping_size(mapping);
-	if (append)
-		write->offset = write->old_size;
-locked:
+	mapping_write_lock(mapping, write, append);
 	rc = mapping_write_check(mapping, write);
 	if (rc < 0) {
 		pthread_rwlock_unlock(&mapping->invalidate);
