@@ -22,8 +22,8 @@ def has_numpy(python):
 def complaints(paths, root):
     """What mypy says of all of them, in one run: most of its time is the standard library's."""
     result = subprocess.run(
-        ['mypy', '--strict', '--explicit-package-bases', '--no-error-summary', '--cache-dir=/dev/null',
-         '--python-executable', PYTHON, *map(str, paths)],
+        ['mypy', '--strict', '--explicit-package-bases', '--no-error-summary',
+         '--cache-dir=/dev/null', '--python-executable', PYTHON, *map(str, paths)],
         env=dict(os.environ, MYPYPATH=str(root / 'python')), capture_output=True, text=True,
         cwd=root, timeout=280, check=False)
     lines = (result.stdout + result.stderr).splitlines()
