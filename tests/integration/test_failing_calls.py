@@ -294,6 +294,90 @@ def test_threads_while_it_serves(t):
     mount.stop()
 
 
+# --- files whose descriptors are put aside ---
+
+PARKING = {
+    'socketpair': (errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    'sendmsg': (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM),
+    'recvmsg': (errno.ENOMEM, errno.ENOBUFS),
+    'memfd_create': (errno.EMFILE, errno.ENFILE),
+}
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+MANY = 250
+
+
+def many_files(_link, top):
+    """More files than the daemon has descriptors. Returns (files that are whole, what failed)."""
+    whole_ones, ended = [], None
+    for number in range(MANY):
+        path = '%s/%d' % (top, number)
+        try:
+            with opened(path, os.O_RDWR | os.O_CREAT) as fd:
+                os.pwrite(fd, pattern(PAGE, number), 0)
+            whole_ones.append(number)
+            if number % 7 == 0:
+                read_back(top, whole_ones[number // 2 % len(whole_ones)])
+        except OSError as error:
+            ended = error.errno, str(error)
+    return whole_ones, ended
+
+
+def read_back(top, number):
+    with opened('%s/%d' % (top, number)) as fd:
+        equal(os.pread(fd, 2 * PAGE, 0), pattern(PAGE, number), 'contents of file %d' % number)
+
+
+def read_all(_link, top, numbers_of_files):
+    for number in numbers_of_files:
+        read_back(top, number)
+
+
+def one_parking(t, mount, plan, case):
+    function, error, nth, times = case
+    what = 'call %d of %s failing with %s (%d)' % (nth, function, errno.errorcode[error], times)
+    plan.set(function, error, nth, times)
+    files, ended = Child(many_files, mount.path).wait(30)
+    failed = plan.failed
+    plan.set()
+    check(mount.alive(), '%s: the daemon died' % what)
+    check(not ended or ended[0] in NO_ROOM + (error,), '%s: the client got %s' % (what, ended))
+    Child(read_all, mount.path, files).wait(30)
+    clear(mount.path)
+    settled(mount, mount.first_figures, what)
+    return failed
+
+
+@needs('cachet', 'root')
+@limit(120)
+def test_while_it_parks(t):
+    """The daemon has fewer descriptors than files, and cannot put them aside or get them back."""
+    skip_without_library(t)
+    plan = Plan(t, 'park')
+    mount = plan.mount(t)
+    command = mount.command
+    mount.command = lambda: ['prlimit', '--nofile=200:200'] + command()
+    mount.start()
+    mount.first_figures = figures(mount)
+    total = 0
+    try:
+        for function, errors in PARKING.items():
+            done = 0
+            for nth in numbers(t):
+                if not one_parking(t, mount, plan, (function, errors[0], nth, 1)):
+                    break
+                done += 1
+            for error in errors:
+                done += one_parking(t, mount, plan, (function, error, 1, ALWAYS))
+            print('%s: %d calls failed' % (function, done))
+            check(done, 'nobody calls %s' % function)
+            total += done
+    except BaseException:
+        print(mount.log()[-3000:])
+        mount.discard()
+        raise
+    mount.stop()
+
+
 @needs('cachet')
 @limit(200)
 def test_while_it_starts(t):
