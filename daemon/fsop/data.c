@@ -48,10 +48,10 @@ void fsop_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
  * Without privilege the kernel reads and maps a sealed file up to the size that it knows, and the
  * reply to what makes a file longer may be looked at late: handle.c tells how that is waited for.
  */
-static void growth_begins(fuse_req_t req, struct inode *inode, uint64_t end)
+static void growth_begins(fuse_req_t req, struct inode *inode, uint64_t handle, uint64_t end)
 {
 	if (!filesystem_passthrough(inode->fs) && end > mapping_size(&inode->mapping))
-		inode_resize_begins(inode, request_caller(req).pid);
+		inode_resize_begins(inode, request_caller(req).pid, handle);
 }
 
 void fsop_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, off_t offset,
@@ -65,8 +65,8 @@ void fsop_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, of
 	ssize_t copied;
 
 	if (result == 0)
-		growth_begins(req, inode, fi->flags & O_APPEND ? UINT64_MAX
-							       : offset + fuse_buf_size(data));
+		growth_begins(req, inode, fi->fh,
+			      fi->flags & O_APPEND ? UINT64_MAX : offset + fuse_buf_size(data));
 	if (result == 0)
 		do
 			result = mapping_write_begin(&inode->mapping, &write, offset,
@@ -132,7 +132,7 @@ void fsop_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_
 	if (result == 0 && offset > INT64_MAX - length)
 		result = -EFBIG;
 	if (result == 0 && !(mode & FALLOC_FL_KEEP_SIZE))
-		growth_begins(req, inode, offset + length);
+		growth_begins(req, inode, fi->fh, offset + length);
 	if (result == 0)
 		do
 			result = inode_fallocate(inode, mode, offset, length);
@@ -169,7 +169,7 @@ void fsop_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
 	if (copied == 0 && (flags || offset_in < 0 || offset_out < 0))
 		copied = -EINVAL;
 	if (copied == 0)
-		growth_begins(req, out, offset_out + length);
+		growth_begins(req, out, fi_out->fh, offset_out + length);
 	if (copied == 0)
 		copied = mapping_copy_range(&in->mapping, offset_in, &out->mapping, offset_out,
 					    MIN(length, UINT32_MAX & ~(PAGE_BYTES - 1)));

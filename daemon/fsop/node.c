@@ -102,7 +102,7 @@ void fsop_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
 		attr->st_mtim = now;
 	if (inode && inode_is_regular(inode) && (what & ATTR_SIZE))
-		inode_resize_begins(inode, request_caller(req).pid);
+		inode_resize_begins(inode, request_caller(req).pid, 0);
 	result = inode ? attr_change(inode, what, attr) : -ESTALE;
 	if (result)
 		reply_result(req, result);

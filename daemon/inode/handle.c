@@ -215,10 +215,18 @@ static bool inode_has_unfinished_resize_locked(struct inode *inode, pid_t opener
 	return false;
 }
 
-void inode_resize_begins(struct inode *inode, pid_t thread)
+void inode_resize_begins(struct inode *inode, pid_t thread, uint64_t handle)
 {
+	const unsigned fixed = F_SEAL_SHRINK | F_SEAL_GROW;
+
 	scoped_mutex(&inode->lock);
+	unsigned seals = sealing_current(&inode->sealing);
+
+	/* Nobody shall wait for what will be refused, again and again perhaps. */
+	if (handle ? seals & SEALS_NO_WRITER : (seals & fixed) == fixed)
+		return;
 	inode->resizer = thread;
+	inode->resize_handle = handle;
 	inode->resized_ms = clock_now_ms();
 }
 
@@ -317,6 +325,8 @@ void handle_close(struct handle *handle)
 	pthread_mutex_lock(&inode->lock);
 	list_del(&handle->link);
 	inode->nr_handles--;
+	if (inode->resize_handle == handle->id)
+		inode->resizer = 0; /* the kernel keeps a file until what it does with it has ended */
 	sealing_abort_locked(&inode->sealing, handle->id);
 	if (handle->is_writer) {
 		inode->past_writers[inode->nr_past_writers++ % PAST_WRITERS] =

@@ -35,6 +35,7 @@ struct directory;
  * @past_writers: processes that had opened closed handles that hindered seals; the last ones of
  *           @nr_past_writers
  * @resizer: thread whose change of size the kernel may not have finished, begun at @resized_ms
+ *           through the handle of the number @resize_handle, or without one (0)
  * @memory_blocks: of 512 bytes, that the mount's figure contains; io=kernel
  * @was_writable: a handle that could map the memory writable has been open
  * @cache_clean: the kernel caches no page of before the write seal
@@ -74,6 +75,7 @@ struct inode {
 			pid_t past_writers[PAST_WRITERS];
 			unsigned nr_past_writers;
 			pid_t resizer;
+			uint64_t resize_handle;
 			int64_t resized_ms;
 			bool was_writable;
 			bool cache_clean;

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Everybody at once: opens, mappings, stores, writes, truncations, closes against the seal."""
 import errno
+import itertools
 import os
 import socket
 import subprocess
@@ -157,6 +158,27 @@ def _grow(link, path, processor, by_fallocate):
             if error:
                 equal(error, errno.EPERM, 'errno of the writer')
                 return
+
+
+@needs('served')
+def test_attempts_at_growth_hinder_nobody(t):
+    """Writes past the end of a sealed file are refused, and keep nobody from opening it."""
+    path = t.sealable(DATA)
+
+    def writer(link):
+        with opened(path, os.O_WRONLY) as fd:
+            link.send('open')
+            for number in itertools.count():
+                outcome(os.pwrite, fd, b'more', SIZE + number * PAGE)
+    writers = [Child(writer) for _ in range(3)]
+    for child in writers:
+        child.recv()
+    t.add_seals(path, CONTENT, 0, 5000)
+    for _ in range(200):
+        with opened(path) as fd:
+            check(os.pread(fd, SIZE, 0) == DATA, 'contents')
+    for child in writers:
+        child.kill()
 
 
 @needs('kernel')
