@@ -15,7 +15,8 @@ HEADER = 40
 # Of the second word of flags, which kernels before 5.17 do not send.
 PASSTHROUGH = 1 << (37 - 32)
 INIT_EXT = 1 << 30
-# No flag tells of it.
+# No flag tells of these.
+MINOR_WITH_ZERO_RANGE = 34
 MINOR_WITH_TMPFILE = 37
 
 
@@ -23,10 +24,11 @@ class Kernel:
     """What a kernel offers; of an unknown one everything is expected."""
 
     def __init__(self, words=None):
-        self.passthrough = self.tmpfile = True
+        self.passthrough = self.zero_range = self.tmpfile = True
         if words:
             extended = words[3] & INIT_EXT and len(words) > 4
             self.passthrough = bool(extended and words[4] & PASSTHROUGH)
+            self.zero_range = words[1] >= MINOR_WITH_ZERO_RANGE
             self.tmpfile = words[1] >= MINOR_WITH_TMPFILE
 
 
