@@ -325,8 +325,9 @@ void handle_close(struct handle *handle)
 	pthread_mutex_lock(&inode->lock);
 	list_del(&handle->link);
 	inode->nr_handles--;
+	/* The kernel keeps a file until all that it does with it has ended. */
 	if (inode->resize_handle == handle->id)
-		inode->resizer = 0; /* the kernel keeps a file until what it does with it has ended */
+		inode->resizer = 0;
 	sealing_abort_locked(&inode->sealing, handle->id);
 	if (handle->is_writer) {
 		inode->past_writers[inode->nr_past_writers++ % PAST_WRITERS] =

@@ -65,8 +65,8 @@ int handle_open(struct inode *inode, int flags, const struct caller *caller, uns
  * @thread: the client's thread
  * @handle: number of the handle that it writes through; 0 for a truncation
  *
- * Handles through which the kernel caches wait until the kernel has seen its end. RELEASE of @handle
- * tells that it has.
+ * Handles through which the kernel caches wait until the kernel has seen its end. RELEASE of
+ * @handle tells that it has.
  * Context: takes the inode's lock; before the size changes.
  */
 void inode_resize_begins(struct inode *inode, pid_t thread, uint64_t handle);
