@@ -123,7 +123,7 @@ int mapping_pin_range(struct mapping *mapping, uint64_t offset, uint64_t length,
 	last = page_of(offset + length - 1);
 	if (last >= page_after(mapping_size(mapping)))
 		return -EINVAL;
-	/* Each question about what clients have written looks at every page: ask once if it does. */
+	/* Asking what clients have written looks at every page: one question, if that will do. */
 	if (mapping->shared) {
 		scoped_write(&mapping->invalidate);
 		if (last >= page_after(mapping_size(mapping)))
