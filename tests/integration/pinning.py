@@ -3,6 +3,7 @@
 import contextlib
 import mmap
 import os
+import random
 import struct
 import subprocess
 import tempfile
@@ -90,6 +91,15 @@ class Device:
         words = self.hear().split()
         equal(words[0], 'stopped', 'answer of the device')
         return b''.join(struct.pack('<Q', int(block)) * (PAGE // 8) for block in words[1:])
+
+
+def undisturbed_rounds(seconds):
+    """Go round until one of them is exact: others, such as another run of this, may pin meanwhile."""
+    end = time.monotonic() + seconds
+    yield
+    while time.monotonic() < end:
+        time.sleep(random.random() / 5)
+        yield
 
 
 def vmstat_pinned():

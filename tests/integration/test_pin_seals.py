@@ -10,7 +10,8 @@ import syscalls
 from abi import SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SHRINK, SEAL_WRITE
 from harness import (PAGE, Child, Failure, check, equal, limit, needs, opened, outcome, read_file,
                      refused, within)
-from pinning import DATA, FOREVER, PUNCH, SIZE, new_file, pinned, vmstat_pinned, waits
+from pinning import (DATA, FOREVER, PUNCH, SIZE, new_file, pinned, undisturbed_rounds,
+                     vmstat_pinned, waits)
 
 
 @needs('cachet')
@@ -229,12 +230,11 @@ def kill_with_a_pin(t):
 
 
 @needs('cachet')
-@limit(60)
+@limit(90)
 def test_killed_daemon(t):
     """The kernel lets go of everything that the daemon had pinned."""
     left = []
-    # Others may pin at the same time: one exact round is enough.
-    for _ in range(20):
+    for _ in undisturbed_rounds(60):
         left.append(kill_with_a_pin(t))
         if not left[-1]:
             return
