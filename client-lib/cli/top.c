@@ -150,6 +150,8 @@ static int top_look(struct top *top)
 		else
 			kept++;
 	}
+	for (size_t i = 0; !rows && paths && i < count; i++)
+		free(paths[i]);
 	free(paths);
 	if (!rows)
 		return result ? result : -ENOMEM;
@@ -317,17 +319,19 @@ static void terminal_leave(struct top *top)
 static void top_stop(struct top *top)
 {
 	struct sigaction stop = { .sa_handler = SIG_DFL }, before;
-	sigset_t only;
+	sigset_t both;
 
 	stop_asked = 0;
 	terminal_leave(top);
 	sigaction(SIGTSTP, &stop, &before);
 	raise(SIGTSTP);
-	sigemptyset(&only);
-	sigaddset(&only, SIGTSTP);
-	sigprocmask(SIG_UNBLOCK, &only, NULL); /* here it stops */
-	sigprocmask(SIG_BLOCK, &only, NULL);
+	sigemptyset(&both);
+	sigaddset(&both, SIGTSTP);
+	sigaddset(&both, SIGCONT); /* seen now, it does not come as a surprise later */
+	sigprocmask(SIG_UNBLOCK, &both, NULL); /* here it stops */
+	sigprocmask(SIG_BLOCK, &both, NULL);
 	sigaction(SIGTSTP, &before, NULL);
+	continued = 0;
 	terminal_enter(top);
 }
 
