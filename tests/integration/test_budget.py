@@ -5,16 +5,17 @@ Counts do not depend on how busy the machine is, so a change that makes the kern
 found at once. The daemon counts; where tracefs is at hand the kernel's own list of the requests is
 shown with a count that is wrong. Each test has a mount to itself.
 """
-# A loop of stat() in one test takes a few milliseconds; attributes that may change unseen are kept
-# for a second, so such a test tries again when the machine was too busy.
+# What may change unseen the kernel keeps for a second, and what a seal makes it drop goes a moment
+# later. On a busy machine that may fall between two steps, so a test has three turns on a new mount.
 import contextlib
+import functools
 import os
 import tempfile
 import time
 
 import abi
 import syscalls
-from harness import PAGE, check, equal, limit, needs, opened, within, write_file
+from harness import Failure, PAGE, check, equal, limit, needs, opened, within, write_file
 
 NAMES = 1000
 
@@ -115,6 +116,10 @@ class Budget:
         """The same, once a thread of the daemon has told the kernel what to drop."""
         within(5, lambda: self.cost(function, *args)[0] == budget, what)
 
+    def settle(self, budget, function, *args):
+        """What the daemon tells the kernel to drop after a seal may still be on its way."""
+        within(5, lambda: self.cost(function, *args)[0] == budget, 'the requests of a settled file')
+
     def close(self):
         self.trace.close()
         os.close(self.fd)
@@ -132,6 +137,17 @@ def budget(t, options=''):
             yield mount.path, counter
         finally:
             counter.close()
+
+
+def counted(function):
+    """A test whose counts must all be exact in one of three turns."""
+    @functools.wraps(function)
+    def turns(t):
+        for _ in range(2):
+            with contextlib.suppress(Failure):
+                return function(t)
+        return function(t)
+    return turns
 
 
 def seal(path):
@@ -162,6 +178,7 @@ def create(path):
 
 
 @needs('cachet')
+@counted
 def test_stat(t):
     """stat() of a file that nobody writes is answered by the kernel."""
     with budget(t) as (mnt, cost):
@@ -187,6 +204,7 @@ def test_stat(t):
 
 
 @needs('cachet')
+@counted
 def test_paths(t):
     """Names are the kernel's to keep, those that do not exist too."""
     with budget(t) as (mnt, cost):
@@ -206,6 +224,7 @@ def test_paths(t):
 
 
 @needs('cachet')
+@counted
 def test_read(t):
     """Opening is a request; reading, mapping and closing are none."""
     with budget(t) as (mnt, cost):
@@ -215,6 +234,7 @@ def test_read(t):
         read_once(path)
         map_once(path)
         cost.quiet()
+        cost.settle(1, map_once, path)
         cost.expect(1, 'open, read, close of a sealed file', read_once, path)
         cost.expect(1, 'open, map, touch, close of a sealed file', map_once, path)
         if t.kernel:
@@ -231,6 +251,7 @@ def test_read(t):
 
 
 @needs('cachet')
+@counted
 def test_close(t):
     """close() waits for nothing: FLUSH is not sent, RELEASE is not waited for."""
     with budget(t) as (mnt, cost):
@@ -242,6 +263,7 @@ def test_close(t):
 
 
 @needs('kernel')
+@counted
 def test_passthrough(t):
     """After the first write, which asks for capabilities, data cost nothing."""
     with budget(t) as (mnt, cost):
@@ -263,6 +285,7 @@ def test_passthrough(t):
 
 
 @needs('served')
+@counted
 def test_served(t):
     """Data of a file that is not sealed: a request for each call, none besides."""
     with budget(t) as (mnt, cost):
@@ -276,6 +299,7 @@ def test_served(t):
 
 
 @needs('cachet')
+@counted
 def test_names(t):
     """Making and removing names."""
     with budget(t) as (mnt, cost):
@@ -301,6 +325,7 @@ def test_names(t):
 
 @needs('cachet')
 @limit(60)
+@counted
 def test_readdir(t):
     """Reading a directory costs a request for a hundred names at most, and then none."""
     with budget(t) as (mnt, cost):
@@ -323,6 +348,7 @@ def stat_all(path):
 
 
 @needs('cachet')
+@counted
 def test_seal(t):
     """A seal through a descriptor for reading is one request."""
     with budget(t) as (mnt, cost):
@@ -345,6 +371,7 @@ def test_seal(t):
 
 
 @needs('cachet', 'tmpfile')
+@counted
 def test_publish(t):
     """Make a file without a name, fill it, seal it, name it; then open, check and map it."""
     with budget(t) as (mnt, cost):
