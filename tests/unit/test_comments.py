@@ -14,9 +14,12 @@ usage: test_comments.py SOURCE_ROOT
 
 Helpers that are defined in a header in a few lines (lists, cleanup) need no comment.
 """
+import functools
 import re
 import sys
 from pathlib import Path
+
+import tap
 
 # One comment for all of a family: their signatures are libfuse's, or those of a verb.
 FAMILIES = re.compile(r'^fsop_|^ioctl_(?!may$)')
@@ -116,15 +119,7 @@ def main():
     root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2]).resolve()
     if not (root / 'daemon').is_dir():
         sys.exit(f'{root}: no daemon/ there')
-    print(f'1..{len(CHECKS)}')
-    failed = False
-    for number, check in enumerate(CHECKS, 1):
-        faults = list(check(root))
-        print(f'{"not ok" if faults else "ok"} {number} - {check.__name__}')
-        for fault in faults:
-            print(f'# {fault}')
-        failed |= bool(faults)
-    sys.exit(1 if failed else 0)
+    tap.run((check.__name__, functools.partial(check, root), None) for check in CHECKS)
 
 
 if __name__ == '__main__':

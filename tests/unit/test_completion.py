@@ -4,6 +4,7 @@
 
 usage: test_completion.py SOURCE_ROOT BUILD_ROOT
 """
+import functools
 import os
 import pty
 import re
@@ -14,6 +15,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import tap
 
 # What is typed before the tabulator, and what stands there then.
 LINES = [
@@ -106,18 +109,8 @@ def faults(name, root, build):
 
 def main():
     root, build = (Path(word).resolve() for word in sys.argv[1:3])
-    failed = False
-    print('1..2')
-    for number, name in enumerate(('bash', 'zsh'), 1):
-        if not shutil.which(name):
-            print(f'ok {number} - {name} # SKIP {name} is not installed')
-            continue
-        found = list(faults(name, root, build))
-        print(f'{"not ok" if found else "ok"} {number} - {name}')
-        for fault in found:
-            print(f'# {fault}')
-        failed |= bool(found)
-    sys.exit(1 if failed else 0)
+    tap.run((name, functools.partial(faults, name, root, build),
+             None if shutil.which(name) else f'{name} is not installed') for name in ('bash', 'zsh'))
 
 
 if __name__ == '__main__':

@@ -4,13 +4,15 @@
 
 usage: test_fetch_libfuse.py SOURCE_ROOT
 """
+import functools
 import hashlib
 import importlib.machinery
 import importlib.util
 import sys
 import tempfile
-import traceback
 from pathlib import Path
+
+import tap
 
 sys.dont_write_bytecode = True
 
@@ -139,21 +141,14 @@ TESTS = [deb822_sources, one_line_sources, private_sources_keep_the_key, no_arch
          stale_lists_are_good_for_the_pinned_release]
 
 
+def in_scratch(test, fetch):
+    with tempfile.TemporaryDirectory() as scratch:
+        test(fetch, Path(scratch))
+
+
 def main():
     fetch = load(Path(sys.argv[1]).resolve())
-    print(f'1..{len(TESTS)}')
-    failed = False
-    for number, test in enumerate(TESTS, 1):
-        with tempfile.TemporaryDirectory() as scratch:
-            try:
-                test(fetch, Path(scratch))
-            except Exception:
-                failed = True
-                print(f'not ok {number} - {test.__name__}')
-                print('# ' + traceback.format_exc().strip().replace('\n', '\n# '))
-            else:
-                print(f'ok {number} - {test.__name__}')
-    sys.exit(1 if failed else 0)
+    tap.run((test.__name__, functools.partial(in_scratch, test, fetch), None) for test in TESTS)
 
 
 if __name__ == '__main__':

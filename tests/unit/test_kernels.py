@@ -4,14 +4,16 @@
 
 usage: test_kernels.py SOURCE_ROOT
 """
+import functools
 import importlib.machinery
 import importlib.util
 import re
 import subprocess
 import sys
 import tempfile
-import traceback
 from pathlib import Path
+
+import tap
 
 sys.dont_write_bytecode = True
 
@@ -88,21 +90,14 @@ TESTS = [one_package, several_packages, no_kernel, archives_can_be_joined,
          core_names_tests_that_exist]
 
 
+def in_scratch(test, kernels):
+    with tempfile.TemporaryDirectory() as scratch:
+        test(kernels, Path(scratch))
+
+
 def main():
     kernels = load(Path(sys.argv[1]).resolve())
-    print(f'1..{len(TESTS)}')
-    failed = False
-    for number, test in enumerate(TESTS, 1):
-        with tempfile.TemporaryDirectory() as scratch:
-            try:
-                test(kernels, Path(scratch))
-            except Exception:
-                failed = True
-                print(f'not ok {number} - {test.__name__}')
-                print('# ' + traceback.format_exc().strip().replace('\n', '\n# '))
-            else:
-                print(f'ok {number} - {test.__name__}')
-    sys.exit(failed)
+    tap.run((test.__name__, functools.partial(in_scratch, test, kernels), None) for test in TESTS)
 
 
 if __name__ == '__main__':

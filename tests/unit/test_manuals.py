@@ -5,12 +5,15 @@ the completion of the shell.
 
 usage: test_manuals.py SOURCE_ROOT BUILD_ROOT
 """
+import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import tap
 
 OPTION = re.compile(r'(?<![\w-])(--?[a-zA-Z][\w-]*)')
 IMPLIED = {'-h', '--help'}
@@ -209,18 +212,10 @@ CHECKS = [completion, command_page, daemon_page, library_pages, installed, forma
 
 def main():
     root, build = (Path(word).resolve() for word in sys.argv[1:3])
-    failed = False
-    print(f'1..{len(CHECKS)}')
-    for number, check in enumerate(CHECKS, 1):
-        if check is formatter_warnings and not (shutil.which('man') and shutil.which('groff')):
-            print(f'ok {number} - {check.__name__} # SKIP man and groff are not installed')
-            continue
-        faults = list(check(root, build))
-        print(f'{"not ok" if faults else "ok"} {number} - {check.__name__}')
-        for fault in faults:
-            print(f'# {fault}')
-        failed |= bool(faults)
-    sys.exit(1 if failed else 0)
+    plain = None if shutil.which('man') and shutil.which('groff') else \
+        'man and groff are not installed'
+    tap.run((check.__name__, functools.partial(check, root, build),
+             plain if check is formatter_warnings else None) for check in CHECKS)
 
 
 if __name__ == '__main__':

@@ -12,9 +12,12 @@ usage: test_rooms.py SOURCE_ROOT
 - Clients (client-lib, helpers of the integration tests) see include/cachet, not the daemon.
 - GLib's allocators, which abort, stay out of the rooms where running out of memory is an error.
 """
+import functools
 import re
 import sys
 from pathlib import Path
+
+import tap
 
 ROOMS = ['base', 'memory', 'pin', 'cache', 'seal', 'inode', 'fsop', 'session']
 NO_ABORT = ['base', 'memory', 'pin', 'cache']
@@ -127,15 +130,7 @@ def main():
     root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2]).resolve()
     if not (root / 'daemon').is_dir():
         sys.exit(f'{root}: no daemon/ there')
-    print(f'1..{len(CHECKS)}')
-    failed = False
-    for number, check in enumerate(CHECKS, 1):
-        faults = list(check(root))
-        print(f'{"not ok" if faults else "ok"} {number} - {check.__name__}')
-        for fault in faults:
-            print(f'# {fault}')
-        failed |= bool(faults)
-    sys.exit(1 if failed else 0)
+    tap.run((check.__name__, functools.partial(check, root), None) for check in CHECKS)
 
 
 if __name__ == '__main__':

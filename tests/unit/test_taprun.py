@@ -4,12 +4,15 @@
 
 usage: test_taprun.py SOURCE_ROOT
 """
+import functools
 import json
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import tap
 
 # name: (shell script, passed, failed, skipped, text that the report must contain)
 CASES = {
@@ -68,15 +71,7 @@ def faults(taprun, script, passed, failed, skipped, text):
 
 def main():
     taprun = str(Path(sys.argv[1]).resolve() / 'tests' / 'harness' / 'taprun')
-    print(f'1..{len(CASES)}')
-    failed = False
-    for number, (name, case) in enumerate(CASES.items(), 1):
-        found = list(faults(taprun, *case))
-        print(f'{"not ok" if found else "ok"} {number} - {name}', flush=True)
-        for fault in found:
-            print(f'# {fault}', flush=True)
-        failed |= bool(found)
-    sys.exit(1 if failed else 0)
+    tap.run((name, functools.partial(faults, taprun, *case), None) for name, case in CASES.items())
 
 
 if __name__ == '__main__':

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MIT
+"""TAP for the tests in Python."""
+import sys
+import traceback
+
+
+def run(tests):
+    """Run tests and exit: each is (name, function, why it is skipped or None).
+
+    A function says what is wrong by yielding it, or raises.
+    """
+    tests = list(tests)
+    failed = False
+    print(f'1..{len(tests)}')
+    for number, (name, function, skip) in enumerate(tests, 1):
+        if skip:
+            print(f'ok {number} - {name} # SKIP {skip}', flush=True)
+            continue
+        try:
+            faults = list(function() or ())
+        except Exception:
+            faults = [traceback.format_exc().strip()]
+        print(f'{"not ok" if faults else "ok"} {number} - {name}', flush=True)
+        for fault in faults:
+            print('# ' + str(fault).replace('\n', '\n# '), flush=True)
+        failed |= bool(faults)
+    sys.exit(1 if failed else 0)
