@@ -161,19 +161,16 @@ static _Noreturn void command_exec(char **command)
 	_exit(status);
 }
 
-/* Return: exit status as a shell tells it. */
-static int command_run(const struct verb *verb, char **command)
+/* Signals are blocked since before the pin was taken. Return: exit status as a shell tells it. */
+static int command_run(const struct verb *verb, char **command, const sigset_t *before)
 {
 	static const int forwarded[] = { SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 };
 	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
-	sigset_t all, before;
 	int status;
 
-	sigfillset(&all);
-	sigprocmask(SIG_BLOCK, &all, &before);
 	command_pid = fork();
 	if (command_pid == 0) {
-		sigprocmask(SIG_SETMASK, &before, NULL);
+		sigprocmask(SIG_SETMASK, before, NULL);
 		command_exec(command);
 	}
 	if (command_pid > 0) {
@@ -183,7 +180,7 @@ static int command_run(const struct verb *verb, char **command)
 		for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++)
 			sigaction(forwarded[i], &action, NULL);
 	}
-	sigprocmask(SIG_SETMASK, &before, NULL);
+	sigprocmask(SIG_SETMASK, before, NULL);
 	if (command_pid < 0)
 		return verb_refused(verb, command[0], -errno, NULL);
 	while (waitpid(command_pid, &status, 0) < 0)
@@ -248,18 +245,22 @@ static int pin_hold(const struct verb *verb, const struct pin_options *options, 
 static int pin_run(const struct verb *verb, int argc, char **argv)
 {
 	struct pin_options options = { .path = NULL };
-	sigset_t signals;
+	sigset_t signals, before;
 	uint64_t id;
 	int fd, status, result;
 
 	options_parse(verb, argc, argv, &options);
-	if (!options.command) {
-		sigemptyset(&signals);
-		sigaddset(&signals, SIGINT);
-		sigaddset(&signals, SIGTERM);
-		sigaddset(&signals, SIGHUP);
-		sigprocmask(SIG_BLOCK, &signals, NULL);
+	/* Whoever sees the pin may send a signal. */
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGHUP);
+	if (options.command) {
+		sigaddset(&signals, SIGQUIT);
+		sigaddset(&signals, SIGUSR1);
+		sigaddset(&signals, SIGUSR2);
 	}
+	sigprocmask(SIG_BLOCK, &signals, &before);
 	fd = pin_open(&options, O_RDONLY, &id);
 	if (fd == -EPERM || fd == -EACCES) {
 		result = pin_open(&options, O_WRONLY, &id);
@@ -269,7 +270,7 @@ static int pin_run(const struct verb *verb, int argc, char **argv)
 	if (fd < 0)
 		return verb_refused(verb, options.path, fd, reason(fd));
 	if (options.command)
-		status = command_run(verb, options.command);
+		status = command_run(verb, options.command, &before);
 	else
 		status = pin_hold(verb, &options, fd, id, &signals);
 	result = cachet_unpin(fd, id);
