@@ -105,8 +105,9 @@ def tail(text, lines=60):
 
 
 class Suite:
-    def __init__(self, run, tap, factor):
-        self.run, self.tap, self.factor = run, tap, factor
+    def __init__(self, run, tap, factor, again=False):
+        self.run, self.tap, self.factor, self.again = run, tap, factor, again
+        self.problems = []
         self.mount = None
         self.log_shown = 0
 
@@ -145,6 +146,16 @@ class Suite:
         if reason:
             self.tap.point(test.name, Result('skip', reason))
             return
+        result = self.attempt(test)
+        # Not when the daemon died, left something or has a sanitizer's report: that is no chance.
+        if result.status == 'fail' and self.again and not self.problems:
+            self.tap.comment('again: %s, which failed: %s' % (
+                test.name, result.text.strip().split('\n')[0]))
+            result = self.attempt(test)
+        self.tap.point(test.name, result)
+
+    def attempt(self, test):
+        self.problems = []
         if not self.mount.alive():
             self.start()
             self.log_shown = 0
@@ -154,8 +165,7 @@ class Suite:
         try:
             self.mount.as_user(os.mkdir, directory)
         except OSError as error:
-            self.tap.point(test.name, Result('fail', 'mkdir %s: %s' % (directory, error)))
-            return
+            return Result('fail', 'mkdir %s: %s' % (directory, error))
         context = Context(self.run, self.mount, test.name, directory)
         result = run_test(test.function, context, test.limit * self.factor, self.run.uid,
                           self.run.gid, on_timeout=self.free)
@@ -164,7 +174,7 @@ class Suite:
             result.text += self.new_log()
         else:
             self.log_shown = self.mount.log_size()
-        self.tap.point(test.name, result)
+        return result
 
     def free(self):
         """A test hangs: let every mount of the run fail its requests."""
@@ -191,6 +201,7 @@ class Suite:
                 problems.append('after the test: %s' % error)
                 if not self.usable():
                     self.mount.discard()
+        self.problems = problems
         if problems:
             text = '\n'.join(problems)
             result = Result('fail', (result.text + '\n' if result.status == 'fail' else '') + text,
@@ -250,6 +261,8 @@ def main():
     parser.add_argument('--list', action='store_true', help='print names and run nothing')
     parser.add_argument('--timeout-factor', type=float, default=1,
                         help='multiply every time limit (sanitised builds)')
+    parser.add_argument('--again', action='store_true',
+                        help='try a test that fails once more, and say so')
     parser.add_argument('--verbose', action='store_true', help='print how long each test took')
     options = parser.parse_args()
     if not options.build and options.plane != 'tmpfs' and not options.list:
@@ -273,7 +286,7 @@ def run_all(run, tests, options):
         print('TAP version 13\n1..0 # SKIP %s' % reason)
         return 0
     tap = Tap(len(tests) + 2, options.verbose)
-    suite = Suite(run, tap, options.timeout_factor)
+    suite = Suite(run, tap, options.timeout_factor, options.again)
     try:
         suite.start()
     except Exception as error:
