@@ -13,16 +13,10 @@
 static void make_node(fuse_req_t req, enum cachet_request kind, fuse_ino_t parent, const char *name,
 		      mode_t mode, dev_t rdev, const char *target)
 {
-	struct filesystem *fs = request_filesystem(req, kind);
-	struct inode *dir = inode_find(fs, parent);
-	struct caller caller = request_caller(req);
+	struct inode *dir = inode_find(request_filesystem(req, kind), parent);
 	struct inode *inode = NULL;
-	unsigned tries = 0;
-	int result;
+	int result = dir ? request_make_inode(req, dir, mode, rdev, target, &inode) : -ESTALE;
 
-	do
-		result = dir ? inode_new(fs, mode, rdev, &caller, dir, target, &inode) : -ESTALE;
-	while (space_may_come(result, &tries));
 	if (result == 0)
 		result = directory_add(dir, name, inode);
 	reply_entry(req, result, inode);
@@ -85,14 +79,7 @@ void fsop_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 /* What overlayfs leaves where a name was that its lower layer still has. */
 static int make_whiteout(fuse_req_t req, struct inode *dir, struct inode **whiteout)
 {
-	struct caller caller = request_caller(req);
-	unsigned tries = 0;
-	int result;
-
-	do
-		result = inode_new(dir->fs, S_IFCHR, 0, &caller, dir, NULL, whiteout);
-	while (space_may_come(result, &tries));
-	return result;
+	return request_make_inode(req, dir, S_IFCHR, 0, NULL, whiteout);
 }
 
 void fsop_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,

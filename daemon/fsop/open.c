@@ -129,12 +129,8 @@ static int make_open_file(fuse_req_t req, struct inode *dir, mode_t mode,
 			  struct handle **handle)
 {
 	struct caller caller = request_caller(req);
-	unsigned tries = 0;
-	int result;
+	int result = request_make_inode(req, dir, S_IFREG | (mode & 07777), 0, NULL, inode);
 
-	do
-		result = inode_new(dir->fs, S_IFREG | (mode & 07777), 0, &caller, dir, NULL, inode);
-	while (space_may_come(result, &tries));
 	if (result)
 		return result;
 	result = handle_open(*inode, fi->flags & ~(O_TRUNC | O_CREAT | O_EXCL), &caller, 0, NULL,

@@ -134,6 +134,19 @@ bool space_may_come(int result, unsigned *tries)
 	return true;
 }
 
+int request_make_inode(fuse_req_t req, struct inode *dir, mode_t mode, dev_t rdev,
+		       const char *target, struct inode **inode)
+{
+	struct caller caller = request_caller(req);
+	unsigned tries = 0;
+	int result;
+
+	do
+		result = inode_new(dir->fs, mode, rdev, &caller, dir, target, inode);
+	while (space_may_come(result, &tries));
+	return result;
+}
+
 void reply_result(fuse_req_t req, int result)
 {
 	struct filesystem *fs = answer_begins(req);

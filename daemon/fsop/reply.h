@@ -123,6 +123,18 @@ void request_answered(struct filesystem *fs);
 bool space_may_come(int result, unsigned *tries);
 
 /**
+ * request_make_inode() - a node without a name, as the caller's own
+ * @dir: borrows; directory that it will be in
+ * @mode, @rdev, @target, @inode: of inode_new()
+ *
+ * Tries again while space_may_come().
+ * Context: sleeps; takes no lock.
+ * Return: as inode_new().
+ */
+int request_make_inode(fuse_req_t req, struct inode *dir, mode_t mode, dev_t rdev,
+		       const char *target, struct inode **inode);
+
+/**
  * reply_result() - an answer without contents
  * @result: 0 or a negative errno
  */
