@@ -16,16 +16,14 @@
  * There are at least as many places in the completion queue as slots, so no completion is ever
  * lost.
  *
- * The kernel posts the completion shortly *before* it drops the pages. Both happen, one after the
- * other, inside the call that clears the slot. Clearing therefore runs under the lock "clearing",
- * and the completion thread takes that lock once between reading completions and believing them:
- * by then every call whose completions it read has returned.
+ * The completion is posted, and the pages are dropped, inside the call that clears the slot. Whoever
+ * clears slots reaps their tags himself, under the lock "clearing", and needs no other thread.
  *
  * Before Linux 6.4 a cleared slot goes to a list after an RCU grace period, and the list is worked
  * off a second later; but at once when somebody gives up a table of files. The engine notices such
- * a kernel when it starts, and its thread then does that whenever slots were cleared. There the tag
- * may come a moment before the pages are free. That does no harm: the memory looks for references
- * by itself, and more than once, before it refuses a seal.
+ * a kernel when it starts, calls it lazy, and has a thread then that does so whenever slots were
+ * cleared, and reaps the tags. There the tag may come a moment before the pages are free. That does
+ * no harm: the memory looks for references by itself, and more than once, before it refuses a seal.
  *
  * Locks: "clearing", then "lock". Neither is held while a callback runs.
  */
@@ -38,6 +36,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -57,7 +56,9 @@
 
 /**
  * struct pin_engine
- * @clearing: held over each call that clears a slot, and to submit a request
+ * @thread:   where the kernel is lazy
+ * @clearing: held while slots are cleared and, unless the kernel is lazy, until their tags are
+ *            reaped; and to submit a request
  * @lazy:     the kernel is in no hurry to clear a slot; constant
  * @flushing: a request to flush is on its way to the thread
  * @lock:     guards everything below
@@ -205,7 +206,7 @@ static void engine_submit(struct pin_engine *engine, uint64_t what)
 		nanosleep(&(struct timespec){ .tv_nsec = ENGINE_RETRY_MS * 1000000L }, NULL);
 }
 
-/* The thread: give slots back as their tags come, and tell whoever waits for all of a range. */
+/* Its tag has come: give the slot back, and tell whoever waits for all of a range. */
 static void engine_complete(struct pin_engine *engine, unsigned slot)
 {
 	struct pin_slots *slots;
@@ -254,6 +255,7 @@ static void *engine_thread(void *data)
 		/* What is cleared from here on asks for another flush. */
 		if (flush)
 			atomic_store(&engine->flushing, false);
+		/* A tag may be posted before its pages go, by a call that has not returned yet. */
 		pthread_mutex_lock(&engine->clearing);
 		pthread_mutex_unlock(&engine->clearing);
 		for (unsigned i = 0; i < count; i++) {
@@ -268,6 +270,7 @@ static void *engine_thread(void *data)
 	return NULL;
 }
 
+/* Where the kernel is lazy. */
 static int engine_start_thread(struct pin_engine *engine)
 {
 	sigset_t all, old;
@@ -319,7 +322,7 @@ struct pin_engine *pin_engine_new_sized(unsigned slots, int *error)
 		for (unsigned i = 0; i < slots; i++)
 			engine->free[i] = slots - 1 - i;
 		engine->lazy = engine_probe_lazy(engine);
-		*error = engine_start_thread(engine);
+		*error = engine->lazy ? engine_start_thread(engine) : 0;
 	} else {
 		*error = -ENOMEM;
 	}
@@ -343,14 +346,19 @@ void pin_engine_free(struct pin_engine *engine)
 	while (engine->nr_free != engine->nr_slots)
 		pthread_cond_wait(&engine->changed, &engine->lock);
 	pthread_mutex_unlock(&engine->lock);
-	engine_submit(engine, ENGINE_STOP);
-	pthread_join(engine->thread, NULL);
+	if (engine->lazy) {
+		engine_submit(engine, ENGINE_STOP);
+		pthread_join(engine->thread, NULL);
+	}
 	engine_destroy(engine);
 }
 
-void pin_engine_make_lazy(struct pin_engine *engine)
+int pin_engine_make_lazy(struct pin_engine *engine)
 {
-	engine->lazy = true;
+	int ret = engine->lazy ? 0 : engine_start_thread(engine);
+
+	engine->lazy = !ret;
+	return ret;
 }
 
 unsigned pin_engine_slots(const struct pin_engine *engine)
@@ -427,6 +435,15 @@ static void engine_undo(struct pin_engine *engine, struct pin_slots *slots, unsi
 		mem_free(slots);
 }
 
+/*
+ * Pages are there, so this maps them sixteen at a time, ready to be written. Registration would
+ * fault in each of them for writing by itself. Linux 5.14; before, it just takes longer.
+ */
+static void engine_prefault(void *window, uint64_t length)
+{
+	(void)madvise(window, length, MADV_POPULATE_READ);
+}
+
 int pin_engine_register(struct pin_engine *engine, struct memory *memory, uint64_t offset,
 			uint64_t length, struct pin_slots **out)
 {
@@ -442,6 +459,7 @@ int pin_engine_register(struct pin_engine *engine, struct memory *memory, uint64
 		engine_undo(engine, slots, 0);
 		return ret;
 	}
+	engine_prefault(window, length);
 	for (; !ret && done < slots->nr; done += !ret) {
 		uint64_t from = done * PIN_SLOT_BYTES;
 		uint64_t bytes = length - from < PIN_SLOT_BYTES ? length - from : PIN_SLOT_BYTES;
@@ -461,20 +479,39 @@ int pin_engine_register(struct pin_engine *engine, struct memory *memory, uint64
 	return 0;
 }
 
+/* Under "clearing" there are no tags on their way but those of the slots just cleared. */
+static void engine_reap(struct pin_engine *engine, unsigned nr)
+{
+	struct io_uring_cqe *cqe;
+
+	while (nr) {
+		if (io_uring_wait_cqe(&engine->ring, &cqe))
+			continue;
+		io_uring_cqe_seen(&engine->ring, cqe);
+		nr--;
+	}
+}
+
 void pin_engine_release(struct pin_engine *engine, struct pin_slots *slots,
 			void (*done)(void *data), void *data)
 {
 	unsigned nr = slots->nr;
+	bool lazy = engine->lazy;
 
 	slots->nr_left = nr;
 	slots->done = done;
 	slots->data = data;
-	/* Before the unlock no tag is believed, so the slots are not freed. */
-	scoped_mutex(&engine->clearing);
+	pthread_mutex_lock(&engine->clearing);
 	for (unsigned i = 0; i < nr; i++)
 		engine_clear_slot(engine, slots->slot[i]);
-	if (engine->lazy && !atomic_exchange(&engine->flushing, true))
+	if (!lazy)
+		engine_reap(engine, nr);
+	else if (!atomic_exchange(&engine->flushing, true))
 		engine_submit(engine, ENGINE_FLUSH);
+	/* From here on a lazy kernel's slots may go. */
+	pthread_mutex_unlock(&engine->clearing);
+	for (unsigned i = 0; !lazy && i < nr; i++)
+		engine_complete(engine, slots->slot[i]);
 }
 
 struct engine_wait {

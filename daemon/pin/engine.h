@@ -16,7 +16,7 @@ struct pin_slots;
 #define PIN_SLOTS_MAX 16384u		   /* most that one io_uring registers */
 
 /**
- * pin_engine_new() - set up the ring, its table and the thread that waits for completions
+ * pin_engine_new() - set up the ring and its table; on a lazy kernel also a thread that flushes it
  * @error: out: 0; -EOPNOTSUPP (io_uring is missing, forbidden, or too old to tell when a buffer is
  *         gone: before Linux 5.13); -ENOMEM; -EMFILE
  *
@@ -48,8 +48,9 @@ void pin_engine_free(struct pin_engine *engine);
  * pin_engine_make_lazy() - for tests: treat the kernel as one before 6.4
  * @engine: borrows
  * Context: before the first release.
+ * Return: 0; -ENOMEM (no thread).
  */
-void pin_engine_make_lazy(struct pin_engine *engine);
+int pin_engine_make_lazy(struct pin_engine *engine);
 
 /**
  * pin_engine_slots() - size of the table
@@ -89,10 +90,12 @@ int pin_engine_register(struct pin_engine *engine, struct memory *memory, uint64
  * pin_engine_release() - let go of a range
  * @engine: borrows
  * @slots: takes
- * @done: called once, on the engine's own thread and without locks, when the kernel has let go of
- *        every page; may be NULL. It may release other slots, but must neither register nor free.
+ * @done: called once, without locks of the engine, when the kernel has let go of every page: before
+ *        this returns, or, on a kernel before 6.4, on the engine's own thread. May be NULL. It may
+ *        release other slots, but must neither register nor free.
  * @data: for @done
- * Context: may sleep for as long as another thread registers; does not allocate and cannot fail.
+ * Context: may sleep for as long as another thread registers; does not allocate and cannot fail. The
+ * caller holds no lock that @done takes.
  */
 void pin_engine_release(struct pin_engine *engine, struct pin_slots *slots,
 			void (*done)(void *data), void *data);

@@ -80,7 +80,7 @@ static struct pin_engine *engine_or_skip(void)
 	else
 		g_assert_nonnull(engine);
 	if (engine && lazy)
-		pin_engine_make_lazy(engine);
+		g_assert_cmpint(pin_engine_make_lazy(engine), ==, 0);
 	return engine;
 }
 
@@ -397,7 +397,7 @@ static void test_threads(void)
 		return;
 	}
 	if (lazy)
-		pin_engine_make_lazy(engine);
+		g_assert_cmpint(pin_engine_make_lazy(engine), ==, 0);
 	memory_make(&memory, 16 * PAGE);
 	for (int i = 0; i < 4; i++) {
 		workers[i] = (struct worker){ engine, &memory, RELEASE_INIT, 0 };
