@@ -391,17 +391,9 @@ class Context:
         finally:
             os.close(fd)
 
-    @contextlib.contextmanager
     def private_mount(self, options='', **kwargs):
-        """A mount of this test's own; ends cleanly or fails the test."""
-        mount = self.run.new_mount(options=options, **kwargs)
-        mount.start()
-        try:
-            yield mount
-        except BaseException:
-            mount.discard()
-            raise
-        mount.stop()
+        """For "with": a mount of this test's own; ends cleanly or fails the test."""
+        return self.run.new_mount(options=options, **kwargs)
 
     # A file that can be sealed: on cachet a file, in the reference a memfd, whose path is then
     # below /proc/self/fd. What memfd and cachet have in common is tested on both.

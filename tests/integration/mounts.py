@@ -78,16 +78,18 @@ class Mount:
     """One mount of cachetd, or of tmpfs in the reference plane.
 
     Owns its directory under the run's work directory, the daemon process, and its log.
+    "with mount:" starts it, and ends it cleanly or fails the test.
     """
 
     def __init__(self, run, options='', plane=None, transport=None, path=None, arguments=(),
-                 environment=()):
+                 environment=(), wrapper=()):
         self.run = run
         self.plane = plane or run.plane
         self.transport = transport or run.transport
         self.extra = options
         self.arguments = list(arguments)
         self.environment = dict(environment)
+        self.wrapper = list(wrapper)  # a command that becomes the daemon
         self.process = None
         self.uid = run.uid if os.geteuid() == 0 else None
         self.gid = run.gid
@@ -108,7 +110,8 @@ class Mount:
         return ','.join(parts + ([self.extra] if self.extra else []))
 
     def command(self, foreground=True):
-        return ([self.run.binary('daemon', 'cachetd')] + (['-f'] if foreground else []) +
+        return (self.wrapper + [self.run.binary('daemon', 'cachetd')] +
+                (['-f'] if foreground else []) +
                 self.arguments + ['-o', self.options(), self.path])
 
     def spawn(self, command):
@@ -140,6 +143,15 @@ class Mount:
             self.discard()
             raise Failure('%s\ndaemon log:\n%s' % (error, self.log())) from error
         return self
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, kind, _error, _traceback):
+        if kind:
+            self.discard()
+        else:
+            self.stop()
 
     def _answers(self):
         """Is there a mount, and is it no dead one of another daemon?"""

@@ -9,7 +9,6 @@ import tempfile
 
 from harness import check, equal, limit, needs, within
 from test_cli import cachet
-from test_service import started
 
 
 def seal_and_break(t, mount):
@@ -35,8 +34,7 @@ def seal_and_break(t, mount):
 
 @needs('cachet')
 def test_audit_lines(t):
-    mount = t.run.new_mount()
-    with started(mount, ['-d']):
+    with t.private_mount(arguments=['-d']) as mount:
         ino, pin = seal_and_break(t, mount)
         uid = mount.uid or os.geteuid()
         path = os.path.join(mount.path, 'a')
@@ -52,8 +50,7 @@ def test_audit_lines(t):
 @needs('cachet')
 def test_audit_is_not_in_files(t):
     """Nobody rotates what standard error fills."""
-    mount = t.run.new_mount()
-    with started(mount, []):
+    with t.private_mount() as mount:
         seal_and_break(t, mount)
         check(' by process ' not in mount.log(), mount.log())
 

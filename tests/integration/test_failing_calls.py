@@ -6,13 +6,16 @@ operations is run for n = 1, 2, 3, ... until no call fails any more: whatever fa
 the call's own errno or one that the manual names, the daemon lives, nothing is left behind, and the
 same operations work afterwards.
 """
+import contextlib
 import errno
+import functools
 import mmap
 import os
 import re
 import struct
 import subprocess
 import time
+import typing
 
 import abi
 import syscalls
@@ -80,9 +83,9 @@ class Plan:
     def failed(self):
         return self.LAYOUT.unpack_from(self.page)[5]
 
-    def mount(self, t, options=''):
+    def mount(self, t, wrapper=()):
         library = t.run.binary('helpers', 'libfailing_calls.so')
-        return t.run.new_mount(options=options, environment={
+        return t.run.new_mount(wrapper=wrapper, environment={
             'LD_PRELOAD': library, 'FAILING_CALLS': self.path})
 
 
@@ -198,13 +201,11 @@ def settled(mount, before, what):
             from failure
 
 
-def run_with(t, mount, plan, library, case):
+def run_with(t, mount, plan, library, also, failing):
     """One run with the plan, and one without if something was refused. Returns how many calls failed."""
     before = mount.first_figures
-    function, error, nth, times, also = case
-    what = 'call %d of %s failing with %s%s' % (
-        nth, function, errno.errorcode[error], '' if times == 1 else ', and all that follow')
-    plan.set(function, error, nth, times)
+    what = failing.what
+    plan.set(*failing)
     try:
         ended = Child(attempt, mount.path, t.kernel, library).wait(30)
     except Failure as failure:
@@ -212,7 +213,7 @@ def run_with(t, mount, plan, library, case):
     failed = plan.failed
     plan.set()
     check(mount.alive(), '%s: the daemon died' % what)
-    if ended and ended[0] not in (error,) + also:
+    if ended and ended[0] not in (failing.error,) + also:
         raise Failure('%s: the client got %s' % (what, ended))
     clear(mount.path)
     settled(mount, before, what)
@@ -223,11 +224,15 @@ def run_with(t, mount, plan, library, case):
     return failed
 
 
-def started(t, plan):
-    mount = plan.mount(t)
-    mount.start()
-    mount.first_figures = figures(mount)
-    return mount
+@contextlib.contextmanager
+def started(t, plan, wrapper=()):
+    with plan.mount(t, wrapper) as mount:
+        mount.first_figures = figures(mount)
+        try:
+            yield mount
+        except BaseException:
+            print(mount.log()[-3000:])
+            raise
 
 
 def numbers(t):
@@ -238,33 +243,51 @@ def numbers(t):
         number += 1 + number // (20 if t.run.transport == 'dev' else 4)
 
 
+class Failing(typing.NamedTuple):
+    """Which calls fail, as Plan.set() takes it."""
+
+    function: str
+    error: int
+    nth: int
+    times: int
+
+    @property
+    def what(self):
+        return 'call %d of %s failing with %s%s' % (
+            self.nth, self.function, errno.errorcode[self.error],
+            '' if self.times == 1 else ', and all that follow')
+
+
+def each_failing(t, function, errors, attempted):
+    """Call attempted(Failing) for one call after the other, then for all calls from one on.
+
+    It returns how many calls failed. Returns in how many attempts a call failed.
+    """
+    done = 0
+    for nth in numbers(t):
+        if not attempted(Failing(function, errors[0], nth, 1)):
+            break
+        done += 1
+    for error in errors:
+        for nth in (1, 2):
+            done += attempted(Failing(function, error, nth, ALWAYS)) > 0
+    print('%s: failed in %d attempts' % (function, done))
+    return done
+
+
 @needs('cachet')
 @limit(150)
 def test_while_it_serves(t):
     skip_without_library(t)
     plan = Plan(t, 'serve')
     library = Library(t)
-    mount = started(t, plan)
-    try:
+    with started(t, plan) as mount:
         equal(Child(attempt, mount.path, t.kernel, library).wait(30), None, 'without failures')
         total = 0
         for function, (errors, also) in RUNTIME.items():
-            done = 0
-            for nth in numbers(t):
-                if not run_with(t, mount, plan, library, (function, errors[0], nth, 1, also)):
-                    break
-                done += 1
-            for error in errors:
-                done += run_with(t, mount, plan, library, (function, error, 1, ALWAYS, also))
-                run_with(t, mount, plan, library, (function, error, 2, ALWAYS, also))
-            print('%s: %d calls failed' % (function, done))
-            total += done
-        check(total > 100, 'only %d calls failed' % total)
-    except BaseException:
-        print(mount.log()[-3000:])
-        mount.discard()
-        raise
-    mount.stop()
+            total += each_failing(t, function, errors, functools.partial(
+                run_with, t, mount, plan, library, also))
+        check(total > 100, 'calls failed in %d attempts only' % total)
 
 
 @needs('cachet')
@@ -274,8 +297,7 @@ def test_threads_while_it_serves(t):
     skip_without_library(t)
     plan = Plan(t, 'threads')
     library = Library(t)
-    mount = started(t, plan)
-    try:
+    with started(t, plan) as mount:
         for times in (ALWAYS, 0):
             plan.set('pthread_create', errno.EAGAIN, 1, times)
             tops = [os.path.join(mount.path, '%d-%d' % (times, n)) for n in range(4)]
@@ -287,11 +309,6 @@ def test_threads_while_it_serves(t):
             for top in tops:
                 mount.as_user(os.rmdir, top)
         settled(mount, mount.first_figures, 'at the end')
-    except BaseException:
-        print(mount.log()[-3000:])
-        mount.discard()
-        raise
-    mount.stop()
 
 
 # --- files whose descriptors are put aside ---
@@ -332,15 +349,15 @@ def read_all(_link, top, numbers_of_files):
         read_back(top, number)
 
 
-def one_parking(t, mount, plan, case):
-    function, error, nth, times = case
-    what = 'call %d of %s failing with %s (%d)' % (nth, function, errno.errorcode[error], times)
-    plan.set(function, error, nth, times)
+def park_with(mount, plan, failing):
+    """Returns how many calls failed."""
+    what = failing.what
+    plan.set(*failing)
     files, ended = Child(many_files, mount.path).wait(30)
     failed = plan.failed
     plan.set()
     check(mount.alive(), '%s: the daemon died' % what)
-    check(not ended or ended[0] in NO_ROOM + (error,), '%s: the client got %s' % (what, ended))
+    check(not ended or ended[0] in NO_ROOM + (failing.error,), '%s: the client got %s' % (what, ended))
     Child(read_all, mount.path, files).wait(30)
     clear(mount.path)
     settled(mount, mount.first_figures, what)
@@ -353,29 +370,10 @@ def test_while_it_parks(t):
     """The daemon has fewer descriptors than files, and cannot put them aside or get them back."""
     skip_without_library(t)
     plan = Plan(t, 'park')
-    mount = plan.mount(t)
-    command = mount.command
-    mount.command = lambda: ['prlimit', '--nofile=200:200'] + command()
-    mount.start()
-    mount.first_figures = figures(mount)
-    total = 0
-    try:
+    with started(t, plan, ['prlimit', '--nofile=200:200']) as mount:
         for function, errors in PARKING.items():
-            done = 0
-            for nth in numbers(t):
-                if not one_parking(t, mount, plan, (function, errors[0], nth, 1)):
-                    break
-                done += 1
-            for error in errors:
-                done += one_parking(t, mount, plan, (function, error, 1, ALWAYS))
-            print('%s: %d calls failed' % (function, done))
-            check(done, 'nobody calls %s' % function)
-            total += done
-    except BaseException:
-        print(mount.log()[-3000:])
-        mount.discard()
-        raise
-    mount.stop()
+            check(each_failing(t, function, errors, functools.partial(park_with, mount, plan)),
+                  'nobody calls %s' % function)
 
 
 @needs('cachet')
@@ -388,9 +386,9 @@ def test_while_it_starts(t):
     for function, (errors, _) in START.items():
         for error in errors:
             for nth in numbers(t):
-                plan.set(function, error, nth, 1)
-                what = 'call %d of %s failing with %s' % (nth, function, errno.errorcode[error])
-                if start(t, plan, what):
+                failing = Failing(function, error, nth, 1)
+                plan.set(*failing)
+                if start(t, plan, failing.what):
                     starts += 1
                 else:
                     refusals += 1

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
 """More files with contents than the daemon may have descriptors; none is lost."""
-import contextlib
 import errno
 import mmap
 import os
@@ -17,19 +16,9 @@ def descriptors(mount):
     return len(os.listdir('/proc/%d/fd' % mount.pid))
 
 
-@contextlib.contextmanager
 def few_descriptors(t):
     """A mount whose daemon may have few descriptors."""
-    mount = t.run.new_mount()
-    command = mount.command
-    mount.command = lambda **kwargs: ['prlimit', '--nofile=%d' % FEW] + command(**kwargs)
-    mount.start()
-    try:
-        yield mount
-    except BaseException:
-        mount.discard()
-        raise
-    mount.stop()
+    return t.private_mount(wrapper=['prlimit', '--nofile=%d' % FEW])
 
 
 def contents(number):

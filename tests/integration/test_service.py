@@ -26,18 +26,6 @@ def settings(mount, text):
     yield path
 
 
-@contextlib.contextmanager
-def started(mount, arguments):
-    mount.arguments = arguments
-    mount.start()
-    try:
-        yield mount
-    except BaseException:
-        mount.discard()
-        raise
-    mount.stop()
-
-
 # --- settings -----------------------------------------------------------------------------------
 
 @needs('cachet')
@@ -46,7 +34,8 @@ def test_settings(t):
     mount = t.run.new_mount(options='mode=0750')
     with settings(mount, '# a comment\n[mount]\nnr_inodes=1k\nmode = 0700\nseal_timeout=1\n'
                          'allow_other=false\noptions=noatime,userinodes=900\n') as path:
-        with started(mount, ['-c', path]):
+        mount.arguments = ['-c', path]
+        with mount:
             equal(mount.stat()['inodes_max'], 1024, 'limit of inodes')
             check('allow_other' not in mount_at(mount.path).options, 'allow_other is on')
             with open('/proc/self/mountinfo', encoding='utf-8') as file:
@@ -70,7 +59,7 @@ def test_settings_refused(t):
     mount.arguments = ['-c', '/nonexistent']
     code, said = end_of(mount, mount.command())
     check(code == 2 and '/nonexistent' in said, 'a file that is missing: %d %r' % (code, said))
-    with started(t.run.new_mount(), ['-c', '/dev/null']):
+    with t.private_mount(arguments=['-c', '/dev/null']):
         pass
 
 
@@ -110,7 +99,7 @@ def test_notify(t):
     """READY comes when the mount can be used, then STATUS and the watchdog, STOPPING at the end."""
     mount = t.run.new_mount()
     with manager(os.path.join(mount.directory, 'notify'), WATCHDOG_USEC='200000') as listener:
-        with started(mount, []):
+        with mount:
             first = message(listener)
             equal(first, ['READY=1', 'MAINPID=%d' % mount.pid], 'first message')
             plane = 'kernel' if t.plane == 'kernel' else 'daemon'
@@ -134,7 +123,7 @@ def test_watchdog(t):
         t.skip('requests over io_uring do not wait in /dev/fuse')
     mount = t.run.new_mount()
     with manager(os.path.join(mount.directory, 'notify'), WATCHDOG_USEC='200000') as listener:
-        with started(mount, []):
+        with mount:
             await_message(listener, 'WATCHDOG=1')
             stopped = set()
             try:
@@ -166,7 +155,7 @@ def test_notify_abstract(t):
     """An abstract address; the watchdog of another process is none of ours."""
     address = '\0cachet-test-%d' % os.getpid()
     with manager(address, WATCHDOG_USEC='20000', WATCHDOG_PID='1') as listener:
-        with started(t.run.new_mount(), []):
+        with t.private_mount():
             equal(message(listener)[0], 'READY=1', 'first message')
             check(message(listener)[1].startswith('STATUS='), 'no status')
             listener.settimeout(0.3)
@@ -191,7 +180,7 @@ def test_no_notify(t):
         refused(11, listener.recv, 100)  # EAGAIN
     os.environ['NOTIFY_SOCKET'] = 'nowhere'
     try:
-        with started(t.run.new_mount(), []) as mount:
+        with t.private_mount() as mount:
             check('NOTIFY_SOCKET=nowhere' in mount.log(), 'no warning')
     finally:
         del os.environ['NOTIFY_SOCKET']
@@ -313,12 +302,9 @@ def test_confined(t):
     """With the capabilities of the service alone, all that it does works for all users."""
     kept = unit_value(unit(t), 'CapabilityBoundingSet').split()
     check(len(kept) >= 2, 'capabilities: %s' % kept)
-    mount = t.run.new_mount()
-    command = mount.command
     bounds = '-all,' + ','.join('+' + name[len('CAP_'):].lower() for name in kept)
-    mount.command = lambda: ['setpriv', '--bounding-set', bounds, '--inh-caps', '-all',
-                             '--no-new-privs'] + command()
-    with started(mount, []):
+    with t.private_mount(wrapper=['setpriv', '--bounding-set', bounds, '--inh-caps', '-all',
+                                  '--no-new-privs']) as mount:
         figures = mount.stat()
         check(figures['features'] & abi.FEATURE_PASSTHROUGH, 'no passthrough')
         check(figures['features'] & abi.FEATURE_PINS, 'no pins')
