@@ -58,7 +58,8 @@ static unsigned char *map(const struct told *told, int fd)
  * What a page holds of the file. Behind the end, a page may hold what somebody once stored there
  * through a map, as on tmpfs: that is no byte of the file.
  */
-static const unsigned char *page_of(const struct told *told, const unsigned char *bytes, unsigned page)
+static const unsigned char *page_of(const struct told *told, const unsigned char *bytes,
+				    unsigned page)
 {
 	static unsigned char last[PAGE];
 	size_t inside = told->size - (size_t)page * PAGE;
@@ -138,14 +139,6 @@ static void compare_map(const struct told *told, const unsigned char *view, cons
 	compare(told, view, told->pages, how);
 	if (bus_errors != before)
 		fail("%s of sealed inode %" PRIu64 ": SIGBUS", how, told->ino);
-}
-
-static int open_again(int fd, int flags)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, flags | O_CLOEXEC);
 }
 
 static void compare_anew(const struct told *told, int fd)

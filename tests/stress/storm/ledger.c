@@ -419,8 +419,7 @@ static void hold_by_ring(struct lane *lane, unsigned char *view)
 			done(read_fixed(&ring, lane, view));
 		lane_pause(lane, 20000);
 	} else if (result != -ENOMEM && result != -EFAULT) {
-		errno = -result;
-		REFUSED(lane, "io_uring_register_buffers", ENOMEM);
+		REFUSED_RESULT(lane, "io_uring_register_buffers", result, ENOMEM);
 	}
 	io_uring_queue_exit(&ring);
 }

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * storm work|check|report -d DIRECTORY -m FD [-s SEED] [-i INDEX] [-t THREADS] [-k FD] [-w FAULT] [-f]
+ * storm work|check|report -d DIRECTORY -m FD [-s SEED] [-i INDEX] [-t THREADS] [-k FD] [-w FAULT]
+ *	[-f]
  *
  *	work	be worker INDEX with THREADS lanes until the storm stops
  *	check	be the checker, which reads what was sealed
  *	report	print the counts; exit status 1 if the storm has failed
  *
- * -f says that the daemon has few descriptors. -m is the memory that all processes share (a memfd), -k the socket to the checker. A worker may
- * be killed at any time and started anew with the same INDEX once it is gone.
+ * -f says that the daemon has few descriptors. -m is the memory that all processes share (a memfd),
+ * -k the socket to the checker. A worker may be killed at any time and started anew with the same
+ * INDEX once it is gone.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -110,6 +112,23 @@ const char *lane_file(struct lane *lane, unsigned number)
 	return lane->name;
 }
 
+int lane_open(struct lane *lane, unsigned number, int flags)
+{
+	int fd = open(lane_file(lane, number), flags | O_CLOEXEC);
+
+	if (fd < 0)
+		REFUSED(lane, "open");
+	return fd;
+}
+
+int open_again(int fd, int flags)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, flags | O_CLOEXEC);
+}
+
 /* A store where there is no file any more, or no memory for it: let it go into the void. */
 static void on_bus_error(int number, siginfo_t *info, void *context)
 {
@@ -188,7 +207,8 @@ static int work(void)
 static int report(void)
 {
 	for (int i = 0; i < NR_COUNTS; i++)
-		printf("%s=%" PRIu64 "\n", count_names[i], (uint64_t)atomic_load(&storm->counts[i]));
+		printf("%s=%" PRIu64 "\n", count_names[i],
+		       (uint64_t)atomic_load(&storm->counts[i]));
 	return atomic_load(&storm->failed);
 }
 
@@ -201,6 +221,7 @@ static int usage(void)
 
 int main(int argc, char **argv)
 {
+	const struct sigaction bus_error = { .sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO };
 	const char *verb = argc > 1 ? argv[1] : "";
 	struct rlimit limit;
 	int option, memory = -1;
@@ -253,8 +274,7 @@ int main(int argc, char **argv)
 		perror("storm: shared memory");
 		return 2;
 	}
-	sigaction(SIGBUS, &(struct sigaction){ .sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO },
-		  NULL);
+	sigaction(SIGBUS, &bus_error, NULL);
 	sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm }, NULL);
 	if (!strcmp(verb, "work"))
 		return work();

@@ -155,10 +155,8 @@ void name_anonymous(struct lane *lane)
 		REFUSED(lane, "write", ENOSPC);
 	if (lane_once_in(lane, 2)) {
 		result = cachet_publish(fd, any_name(lane, lane->name));
-		if (result) {
-			errno = -result;
-			REFUSED(lane, "publishing", AMONG_NAMES, ELOOP);
-		}
+		if (result)
+			REFUSED_RESULT(lane, "publishing", result, AMONG_NAMES, ELOOP);
 	} else if (lane_once_in(lane, 3)) {
 		result = cachet_add_seals_timeout(fd, CONTENT_SEALS, 0, 20);
 		if (result == 0)
@@ -191,7 +189,8 @@ void name_attributes(struct lane *lane)
 		break;
 	case 4:
 		/* Directories stay open to those who are not root. */
-		result = chmod(name, lane_once_in(lane, 4) || strstr(name, "/names/") ? 0777 : 0666);
+		result = chmod(name,
+			       lane_once_in(lane, 4) || strstr(name, "/names/") ? 0777 : 0666);
 		break;
 	case 5:
 		result = utimensat(AT_FDCWD, name, NULL, AT_SYMLINK_NOFOLLOW);
@@ -211,13 +210,12 @@ void name_attributes(struct lane *lane)
 
 void name_lock(struct lane *lane)
 {
-	auto_fd fd = open(lane_any_file(lane), lane_once_in(lane, 3) ? O_RDWR : O_RDONLY | O_CLOEXEC);
+	auto_fd fd = lane_open(lane, lane_any_number(lane),
+			       lane_once_in(lane, 3) ? O_RDWR : O_RDONLY);
 	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_len = 100 };
 
-	if (fd < 0) {
-		REFUSED(lane, "open");
+	if (fd < 0)
 		return;
-	}
 	if (lane_once_in(lane, 2)) {
 		if (flock(fd, (lane_once_in(lane, 2) ? LOCK_SH : LOCK_EX) | LOCK_NB))
 			REFUSED(lane, "flock", EAGAIN);

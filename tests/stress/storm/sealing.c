@@ -42,20 +42,11 @@ static void send_told(const struct told *told, int fd)
 		count(COUNT_UNTOLD);
 }
 
-/* Opened after the seal, so that it can be mapped in each plane. */
-static int open_again(int fd)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, O_RDONLY | O_CLOEXEC);
-}
-
 void tell(struct lane *lane, int fd)
 {
 	struct told *told = calloc(1, sizeof(*told));
 	int seals = cachet_get_seals(fd);
-	auto_fd again = open_again(fd);
+	auto_fd again = open_again(fd, O_RDONLY); /* after the seal: it can be mapped everywhere */
 	struct stat st;
 	size_t have = 0;
 
@@ -153,10 +144,9 @@ static void sealed(struct lane *lane, int result, unsigned seals, int fd, unsign
 		count(COUNT_BUSY);
 	if (result == -EINTR)
 		count(COUNT_INTERRUPTED);
-	if (result < 0) {
-		errno = -result;
-		REFUSED(lane, "sealing", EBUSY, EAGAIN, ENOSPC, handover ? EBADFD : EBUSY);
-	}
+	if (result < 0)
+		REFUSED_RESULT(lane, "sealing", result, EBUSY, EAGAIN, ENOSPC,
+			       handover ? EBADFD : EBUSY);
 	if (result >= 0 ? seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
 			: result == -EPERM && lane_once_in(lane, 2)) {
 		if (number < LEDGER_FILES)
@@ -174,24 +164,16 @@ static int add_seals(int fd, unsigned seals, unsigned flags, int timeout, uint64
 	return ioctl(fd, CACHET_IOC_ADD_SEALS, &arg) < 0 ? -errno : 0;
 }
 
-static unsigned any_number(struct lane *lane)
-{
-	return lane_below(lane, LEDGER_FILES + WILD_FILES);
-}
-
 void seal_by_ioctl(struct lane *lane)
 {
-	unsigned number = any_number(lane), seals = any_seals(lane);
+	unsigned number = lane_any_number(lane), seals = any_seals(lane);
 	int timeout = any_timeout(lane), result;
-	auto_fd fd = open(lane_file(lane, number),
-			  (lane_once_in(lane, 5) ? O_WRONLY : O_RDONLY) | O_CLOEXEC);
+	auto_fd fd = lane_open(lane, number, lane_once_in(lane, 5) ? O_WRONLY : O_RDONLY);
 	timer_t timer;
 	bool alarm;
 
-	if (fd < 0) {
-		REFUSED(lane, "open");
+	if (fd < 0)
 		return;
-	}
 	if (options.wrong == 'c' && number < LEDGER_FILES) {
 		tell(lane, fd); /* a lie */
 		return;
@@ -206,7 +188,7 @@ void seal_by_ioctl(struct lane *lane)
 /* Sets out to hand a descriptor over, and leaves it at that. */
 static void prepare_only(struct lane *lane, int fd)
 {
-	auto_fd reader = open_again(fd);
+	auto_fd reader = open_again(fd, O_RDONLY);
 	struct cachet_stat st;
 	int result;
 
@@ -214,8 +196,8 @@ static void prepare_only(struct lane *lane, int fd)
 		return;
 	result = add_seals(reader, CONTENT_SEALS, CACHET_SEAL_PREPARE, 0, st.handle);
 	if (result < 0) {
-		errno = -result;
-		REFUSED(lane, "PREPARE", EBUSY, EAGAIN, EINVAL); /* there is none in io=daemon */
+		/* EINVAL: there is none in io=daemon */
+		REFUSED_RESULT(lane, "PREPARE", result, EBUSY, EAGAIN, EINVAL);
 	} else if (lane_once_in(lane, 2)) {
 		add_seals(reader, CONTENT_SEALS, CACHET_SEAL_ABORT, 0, st.handle);
 	}
@@ -223,16 +205,14 @@ static void prepare_only(struct lane *lane, int fd)
 
 void seal_by_handover(struct lane *lane)
 {
-	unsigned number = any_number(lane), seals = any_seals(lane), flags = any_flags(lane);
+	unsigned number = lane_any_number(lane), seals = any_seals(lane), flags = any_flags(lane);
 	int timeout = any_timeout(lane), result;
-	auto_fd fd = open(lane_file(lane, number), O_RDWR | O_CLOEXEC);
+	auto_fd fd = lane_open(lane, number, O_RDWR);
 	timer_t timer;
 	bool alarm;
 
-	if (fd < 0) {
-		REFUSED(lane, "open");
+	if (fd < 0)
 		return;
-	}
 	if (lane_once_in(lane, 8)) {
 		prepare_only(lane, fd);
 		return;
@@ -255,14 +235,12 @@ void seal_by_handover(struct lane *lane)
 void seal_by_xattr(struct lane *lane)
 {
 	static const char text[] = "write,grow,shrink";
-	unsigned number = any_number(lane);
-	auto_fd fd = open(lane_file(lane, number), O_RDONLY | O_CLOEXEC);
+	unsigned number = lane_any_number(lane);
+	auto_fd fd = lane_open(lane, number, O_RDONLY);
 	int result;
 
-	if (fd < 0) {
-		REFUSED(lane, "open");
+	if (fd < 0)
 		return;
-	}
 	result = fsetxattr(fd, CACHET_XATTR_SEALS, text, strlen(text), 0) ? -errno : 0;
 	sealed(lane, result, CONTENT_SEALS, fd, number, false);
 }
@@ -271,14 +249,12 @@ void seal_by_xattr(struct lane *lane)
 void seal_small(struct lane *lane)
 {
 	static const unsigned sets[] = { F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_EXEC, F_SEAL_SEAL, 0 };
-	unsigned number = any_number(lane);
-	auto_fd fd = open(lane_file(lane, number), O_RDONLY | O_CLOEXEC);
+	unsigned number = lane_any_number(lane);
+	auto_fd fd = lane_open(lane, number, O_RDONLY);
 	int result;
 
-	if (fd < 0) {
-		REFUSED(lane, "open");
+	if (fd < 0)
 		return;
-	}
 	result = add_seals(fd, sets[lane_below(lane, 5)], 0, CACHET_TIMEOUT_DEFAULT, 0);
 	sealed(lane, result, 0, fd, number, false);
 }
@@ -288,15 +264,13 @@ void seal_small(struct lane *lane)
 void pin_some(struct lane *lane)
 {
 	static const uint64_t lives[] = { 0, 0, 1, 10, 50 };
-	auto_fd fd = open(lane_any_file(lane),
-			  (lane_once_in(lane, 2) ? O_RDONLY : O_WRONLY) | O_CLOEXEC);
+	auto_fd fd = lane_open(lane, lane_any_number(lane),
+			       lane_once_in(lane, 2) ? O_RDONLY : O_WRONLY);
 	uint64_t ids[6];
 	unsigned pins = 0;
 
-	if (fd < 0) {
-		REFUSED(lane, "open");
+	if (fd < 0)
 		return;
-	}
 	for (unsigned wanted = 1 + lane_below(lane, 6); pins < wanted; pins++) {
 		unsigned pages = lane_once_in(lane, 8) ? WILD_PAGES : LEDGER_PAGES;
 		int result = cachet_pin_timed(fd, lane_below(lane, pages * PAGE),
@@ -305,8 +279,8 @@ void pin_some(struct lane *lane)
 					      "storm", lives[lane_below(lane, 5)], &ids[pins]);
 
 		if (result < 0) {
-			errno = -result;
-			REFUSED(lane, "pin", EINVAL, ENOSPC, ENOMEM, ENOBUFS, EOPNOTSUPP);
+			REFUSED_RESULT(lane, "pin", result, EINVAL, ENOSPC, ENOMEM, ENOBUFS,
+				       EOPNOTSUPP);
 			break;
 		}
 		count(COUNT_PINS);
@@ -315,48 +289,40 @@ void pin_some(struct lane *lane)
 	while (pins && lane_below(lane, 4)) {
 		int result = cachet_unpin(fd, ids[--pins]);
 
-		if (result < 0) {
-			errno = -result;
-			REFUSED(lane, "unpin", ENOENT);
-		}
+		if (result < 0)
+			REFUSED_RESULT(lane, "unpin", result, ENOENT);
 	}
 }
 
 /* Somebody else's pins. */
 void pin_break(struct lane *lane)
 {
-	auto_fd fd = open(lane_any_file(lane), O_RDONLY | O_CLOEXEC);
+	auto_fd fd = lane_open(lane, lane_any_number(lane), O_RDONLY);
 	struct cachet_pin_info pins[16];
 	int found;
 
-	if (fd < 0) {
-		REFUSED(lane, "open");
+	if (fd < 0)
 		return;
-	}
 	found = cachet_pins(fd, pins, 16);
 	if (found < 0)
 		fail("pins of %s: %s", lane->name, strerror(-found));
 	for (int i = 0; i < found && i < 16; i++) {
 		int result = lane_once_in(lane, 3) ? cachet_unpin(fd, pins[i].id) : 0;
 
-		if (result < 0) {
-			errno = -result;
-			REFUSED(lane, "breaking a pin", ENOENT);
-		}
+		if (result < 0)
+			REFUSED_RESULT(lane, "breaking a pin", result, ENOENT);
 	}
 }
 
 void ask(struct lane *lane)
 {
-	auto_fd fd = open(lane_any_file(lane), O_RDONLY | O_CLOEXEC);
+	auto_fd fd = lane_open(lane, lane_any_number(lane), O_RDONLY);
 	struct cachet_holder holders[8];
 	struct cachet_stat st;
 	int result;
 
-	if (fd < 0) {
-		REFUSED(lane, "open");
+	if (fd < 0)
 		return;
-	}
 	result = cachet_holders(fd, holders, 8);
 	if (result < 0)
 		fail("holders of %s: %s", lane->name, strerror(-result));

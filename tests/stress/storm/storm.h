@@ -195,7 +195,11 @@ __attribute__((format(printf, 1, 2))) void fail(const char *format, ...);
  */
 void refused(struct lane *lane, const char *what, int error, const int *usual);
 
-#define REFUSED(lane, what, ...) refused(lane, what, errno, (const int[]){ __VA_ARGS__ __VA_OPT__(,) 0 })
+#define USUAL(...) ((const int[]){ __VA_ARGS__ __VA_OPT__(,) 0 })
+#define REFUSED(lane, what, ...) refused(lane, what, errno, USUAL(__VA_ARGS__))
+
+/* The same of a call that returns a negative errno. */
+#define REFUSED_RESULT(lane, what, result, ...) refused(lane, what, -(result), USUAL(__VA_ARGS__))
 
 /* ledger.c */
 
@@ -259,10 +263,21 @@ int checker_main(void);
 /* Puts the name of file @number (ledger files first) into lane->name. Returns it. */
 const char *lane_file(struct lane *lane, unsigned number);
 
+static inline unsigned lane_any_number(struct lane *lane)
+{
+	return lane_below(lane, LEDGER_FILES + WILD_FILES);
+}
+
 static inline const char *lane_any_file(struct lane *lane)
 {
-	return lane_file(lane, lane_below(lane, LEDGER_FILES + WILD_FILES));
+	return lane_file(lane, lane_any_number(lane));
 }
+
+/* Opens file @number with lane_file(). Returns -1 when one of the usual refusals came. */
+int lane_open(struct lane *lane, unsigned number, int flags);
+
+/* A handle of its own for the file of a descriptor. */
+int open_again(int fd, int flags);
 
 static inline const char *lane_any_wild(struct lane *lane)
 {
