@@ -30,6 +30,10 @@ class Failure(Exception):
     """A check did not hold."""
 
 
+class Broken(Failure):
+    """The daemon died, hung or has a sanitizer's report: that is no chance, there is no other turn."""
+
+
 class Skip(Exception):
     """The test means nothing here; the text says why."""
 
@@ -56,6 +60,14 @@ def limit(seconds):
     """How long a test may take; 20 seconds unless it says so. Slow builds get more."""
     def mark(function):
         function.limit = seconds
+        return function
+    return mark
+
+
+def turns(count):
+    """How often a test that a busy machine may disturb is tried; what failed before is said."""
+    def mark(function):
+        function.turns = count
         return function
     return mark
 
@@ -476,8 +488,14 @@ class Context:
 # --- running one test in a child of its own -----------------------------------------------------
 
 class Result:
+    """status: ok, skip, fail, or broken, which is a failure that no other turn makes good."""
+
     def __init__(self, status, text='', seconds=0.0, output=''):
         self.status, self.text, self.seconds, self.output = status, text, seconds, output
+
+    @property
+    def failed(self):
+        return self.status in ('fail', 'broken')
 
 
 def _test_child(pipe, output, function, context, uid, gid):
@@ -499,7 +517,8 @@ def _test_child(pipe, output, function, context, uid, gid):
     except BaseException as error:
         text = ''.join(traceback.format_exception(error))
         # The first line is the message, what follows is where.
-        answer = ('fail', '%s: %s\n%s' % (type(error).__name__, error, text))
+        kind = 'broken' if isinstance(error, Broken) else 'fail'
+        answer = (kind, '%s: %s\n%s' % (type(error).__name__, error, text))
     data = pickle.dumps(answer)
     while data:
         data = data[os.write(pipe, data):]

@@ -15,7 +15,7 @@ import time
 import abi
 import kernel_probe
 import syscalls
-from harness import SANITIZER, Failure, check, run_as, within
+from harness import SANITIZER, Broken, Failure, check, run_as, within
 
 CONNECTIONS = '/sys/fs/fuse/connections'
 ENABLE_URING = '/sys/module/fuse/parameters/enable_uring'
@@ -131,7 +131,7 @@ class Mount:
         end = time.monotonic() + 20
         while not self._answers():
             if self.process.poll() is not None:
-                raise Failure('the daemon ended with %d before it had mounted:\n%s' % (
+                raise Broken('the daemon ended with %d before it had mounted:\n%s' % (
                     self.process.returncode, self.log()))
             if time.monotonic() > end:
                 self.discard()
@@ -226,7 +226,7 @@ class Mount:
             abort(info)
 
     def stop(self, number=signal.SIGTERM):
-        """End the daemon; raises Failure unless it ends cleanly."""
+        """End the daemon; raises Broken unless it ends cleanly."""
         if self.plane == 'tmpfs':
             self._stop_tmpfs()
             return
@@ -247,7 +247,7 @@ class Mount:
         log = self.log()
         self.discard()
         if problem:
-            raise Failure('%s; its log:\n%s' % (problem, log))
+            raise Broken('%s; its log:\n%s' % (problem, log))
 
     def _stop_tmpfs(self):
         if os.geteuid() == 0:

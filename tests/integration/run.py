@@ -3,7 +3,7 @@
 """Run the integration tests over one plane and one transport; TAP on stdout.
 
 usage: run.py --build DIR --plane kernel|daemon|unpriv|tmpfs --transport dev|uring
-              [--filter RE] [--list] [--timeout-factor N] [--verbose]
+              [--filter RE] [--list] [--timeout-factor N] [--again] [--verbose]
 
 --plane tmpfs runs the tests on tmpfs and memfd instead: what fails there is wrong in the test.
 Exit status: 0 all is well, 1 something failed, 2 usage.
@@ -34,6 +34,7 @@ class Test:
         self.name = '%s.%s' % (module.__name__[5:], function.__name__[5:])
         self.needs = getattr(function, 'needs', ())
         self.limit = getattr(function, 'limit', 20)
+        self.turns = getattr(function, 'turns', 1)
 
     def why_not(self, run):
         """Why the test means nothing in this run, or None."""
@@ -107,7 +108,6 @@ def tail(text, lines=60):
 class Suite:
     def __init__(self, run, tap, factor, again=False):
         self.run, self.tap, self.factor, self.again = run, tap, factor, again
-        self.problems = []
         self.mount = None
         self.log_shown = 0
 
@@ -147,15 +147,15 @@ class Suite:
             self.tap.point(test.name, Result('skip', reason))
             return
         result = self.attempt(test)
-        # Not when the daemon died, left something or has a sanitizer's report: that is no chance.
-        if result.status == 'fail' and self.again and not self.problems:
+        for _ in range(1, max(test.turns, 2 if self.again else 1)):
+            if result.status != 'fail':
+                break
             self.tap.comment('again: %s, which failed: %s' % (
                 test.name, result.text.strip().split('\n')[0]))
             result = self.attempt(test)
         self.tap.point(test.name, result)
 
     def attempt(self, test):
-        self.problems = []
         if not self.mount.alive():
             self.start()
             self.log_shown = 0
@@ -170,7 +170,7 @@ class Suite:
         result = run_test(test.function, context, test.limit * self.factor, self.run.uid,
                           self.run.gid, on_timeout=self.free)
         result = self.after(result, directory, before)
-        if result.status == 'fail':
+        if result.failed:
             result.text += self.new_log()
         else:
             self.log_shown = self.mount.log_size()
@@ -185,7 +185,7 @@ class Suite:
         """Clean up after a test; what it left is a failure too."""
         problems = []
         left = self.run.sweep(keep=self.mount)
-        if left and result.status != 'fail':
+        if left and not result.failed:
             problems.append('the test left: ' + '; '.join(left))
         if not self.mount.alive():
             code = self.mount.process.returncode
@@ -201,10 +201,9 @@ class Suite:
                 problems.append('after the test: %s' % error)
                 if not self.usable():
                     self.mount.discard()
-        self.problems = problems
         if problems:
             text = '\n'.join(problems)
-            result = Result('fail', (result.text + '\n' if result.status == 'fail' else '') + text,
+            result = Result('broken', (result.text + '\n' if result.failed else '') + text,
                             result.seconds, result.output)
         return result
 

@@ -6,16 +6,16 @@ found at once. The daemon counts; where tracefs is at hand the kernel's own list
 shown with a count that is wrong. Each test has a mount to itself.
 """
 # What may change unseen the kernel keeps for a second, and what a seal makes it drop goes a moment
-# later. On a busy machine that may fall between two steps, so a test has three turns on a new mount.
+# later. On a busy machine that may fall between two steps: a test, whose counts must all be exact,
+# has three turns, each on a new mount.
 import contextlib
-import functools
 import os
 import tempfile
 import time
 
 import abi
 import syscalls
-from harness import Failure, PAGE, check, equal, limit, needs, opened, within, write_file
+from harness import PAGE, check, equal, limit, needs, opened, turns, within, write_file
 
 NAMES = 1000
 
@@ -139,17 +139,6 @@ def budget(t, options=''):
             counter.close()
 
 
-def counted(function):
-    """A test whose counts must all be exact in one of three turns."""
-    @functools.wraps(function)
-    def turns(t):
-        for _ in range(2):
-            with contextlib.suppress(Failure):
-                return function(t)
-        return function(t)
-    return turns
-
-
 def seal(path):
     with opened(path) as fd:
         abi.add_seals(fd, abi.SEAL_WRITE | abi.SEAL_GROW | abi.SEAL_SHRINK)
@@ -178,7 +167,7 @@ def create(path):
 
 
 @needs('cachet')
-@counted
+@turns(3)
 def test_stat(t):
     """stat() of a file that nobody writes is answered by the kernel."""
     with budget(t) as (mnt, cost):
@@ -204,7 +193,7 @@ def test_stat(t):
 
 
 @needs('cachet')
-@counted
+@turns(3)
 def test_paths(t):
     """Names are the kernel's to keep, those that do not exist too."""
     with budget(t) as (mnt, cost):
@@ -224,7 +213,7 @@ def test_paths(t):
 
 
 @needs('cachet')
-@counted
+@turns(3)
 def test_read(t):
     """Opening is a request; reading, mapping and closing are none."""
     with budget(t) as (mnt, cost):
@@ -251,7 +240,7 @@ def test_read(t):
 
 
 @needs('cachet')
-@counted
+@turns(3)
 def test_close(t):
     """close() waits for nothing: FLUSH is not sent, RELEASE is not waited for."""
     with budget(t) as (mnt, cost):
@@ -263,7 +252,7 @@ def test_close(t):
 
 
 @needs('kernel')
-@counted
+@turns(3)
 def test_passthrough(t):
     """After the first write, which asks for capabilities, data cost nothing."""
     with budget(t) as (mnt, cost):
@@ -285,7 +274,7 @@ def test_passthrough(t):
 
 
 @needs('served')
-@counted
+@turns(3)
 def test_served(t):
     """Data of a file that is not sealed: a request for each call, none besides."""
     with budget(t) as (mnt, cost):
@@ -299,7 +288,7 @@ def test_served(t):
 
 
 @needs('cachet')
-@counted
+@turns(3)
 def test_names(t):
     """Making and removing names."""
     with budget(t) as (mnt, cost):
@@ -325,7 +314,7 @@ def test_names(t):
 
 @needs('cachet')
 @limit(60)
-@counted
+@turns(3)
 def test_readdir(t):
     """Reading a directory costs a request for a hundred names at most, and then none."""
     with budget(t) as (mnt, cost):
@@ -348,7 +337,7 @@ def stat_all(path):
 
 
 @needs('cachet')
-@counted
+@turns(3)
 def test_seal(t):
     """A seal through a descriptor for reading is one request."""
     with budget(t) as (mnt, cost):
@@ -371,7 +360,7 @@ def test_seal(t):
 
 
 @needs('cachet', 'tmpfile')
-@counted
+@turns(3)
 def test_publish(t):
     """Make a file without a name, fill it, seal it, name it; then open, check and map it."""
     with budget(t) as (mnt, cost):

@@ -426,7 +426,7 @@ def stop(mount, what):
     except Failure as failure:
         if 'requests cannot be served' in str(failure):
             return False
-        raise Failure('%s: at the end: %s' % (what, failure)) from failure
+        raise type(failure)('%s: at the end: %s' % (what, failure)) from failure
 
 
 def answers(mount):
