@@ -122,6 +122,11 @@ void mapping_stat_times(struct mapping *mapping, uint64_t *size, uint64_t *block
 	*atime = st.st_atim;
 }
 
+int mapping_clear_times(struct mapping *mapping)
+{
+	return mapping->shared ? memory_clear_times(&mapping->memory) : 0;
+}
+
 int mapping_map_writable(struct mapping *mapping)
 {
 	int writable = atomic_load(&mapping->writable);

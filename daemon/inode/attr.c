@@ -74,6 +74,17 @@ static void attr_take_memory_atime_locked(struct inode *inode, const struct time
 	inode->atime = *atime;
 }
 
+/*
+ * Before Linux 6.13 the memory's clock moves only with the tick: a store right after utimens() can
+ * give the memory the very time that it had before, and would not be seen.
+ */
+static void attr_forget_memory_times_locked(struct inode *inode)
+{
+	lock_assert_held(&inode->lock);
+	if (inode_is_regular(inode) && mapping_clear_times(&inode->mapping) == 0)
+		inode->memory_mtime = inode->memory_atime = (struct timespec){ 0 };
+}
+
 static void attr_count_blocks_locked(struct inode *inode, uint64_t blocks)
 {
 	lock_assert_held(&inode->lock);
@@ -295,5 +306,7 @@ int attr_change(struct inode *inode, unsigned what, const struct stat *new)
 		inode->atime = new->st_atim;
 	if (what & ATTR_MTIME)
 		inode->mtime = new->st_mtim;
+	if (what & (ATTR_ATIME | ATTR_MTIME))
+		attr_forget_memory_times_locked(inode);
 	return 0;
 }

@@ -195,6 +195,16 @@ void memory_stat(struct memory *memory, struct stat *st)
 	memory_release(memory);
 }
 
+int memory_clear_times(struct memory *memory)
+{
+	static const struct timespec zero[2];
+
+	HOLD(memory);
+	int fd = atomic_load_explicit(&memory->fd, memory_order_acquire);
+
+	return fd >= 0 && futimens(fd, zero) < 0 ? -errno : 0;
+}
+
 int memory_resize(struct memory *memory, uint64_t size)
 {
 	int fd;

@@ -101,6 +101,13 @@ void memory_unmap(void *window, size_t length);
 void memory_stat(struct memory *memory, struct stat *st);
 
 /**
+ * memory_clear_times() - times of change and of access that no change and no access gives: zero
+ * Context: may sleep; thread-safe.
+ * Return: 0, also when there is no memory yet; -EMFILE, -ENFILE, -ENOMEM.
+ */
+int memory_clear_times(struct memory *memory);
+
+/**
  * memory_resize() - set the size
  * @size: bytes
  * Context: may sleep; thread-safe.

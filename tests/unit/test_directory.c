@@ -478,6 +478,38 @@ static void test_times_and_size(void)
 	teardown(&fs);
 }
 
+/*
+ * Kernels before 6.13 give a change of the memory the time of the last tick, which may be the very
+ * time that the memory bore when utimens() came.
+ */
+static void test_change_in_the_tick_of_utimens(void)
+{
+	const struct stat old = { .st_atim.tv_sec = 1000, .st_mtim.tv_sec = 2000 };
+	struct filesystem fs;
+	struct inode *file;
+	struct stat memory, st;
+	int fd;
+
+	setup(&fs);
+	fs.plane = CACHET_PLANE_KERNEL;
+	file = make_file(fs.root, "file");
+	g_assert_true(file->mapping.shared);
+	fd = mapping_fd(&file->mapping);
+	g_assert_cmpint(pwrite(fd, "x", 1, 0), ==, 1);
+	g_assert_cmpint(fstat(fd, &memory), ==, 0);
+	st = old;
+	g_assert_cmpint(attr_change(file, ATTR_ATIME | ATTR_MTIME, &st), ==, 0);
+	attr_get(file, &st);
+	g_assert_cmpint(st.st_atim.tv_sec, ==, 1000);
+	g_assert_cmpint(st.st_mtim.tv_sec, ==, 2000);
+	/* What a store does then. */
+	g_assert_cmpint(futimens(fd, (struct timespec[]){ memory.st_atim, memory.st_mtim }), ==, 0);
+	attr_get(file, &st);
+	g_assert_cmpint(st.st_atim.tv_sec, >=, memory.st_atim.tv_sec);
+	g_assert_cmpint(st.st_mtim.tv_sec, >=, memory.st_mtim.tv_sec);
+	teardown(&fs);
+}
+
 static void test_attr(void)
 {
 	struct filesystem fs;
@@ -848,6 +880,8 @@ int main(int argc, char **argv)
 	g_test_add_func("/directory/exchange", test_exchange);
 	g_test_add_func("/directory/cookies", test_cookies);
 	g_test_add_func("/directory/times-and-size", test_times_and_size);
+	g_test_add_func("/directory/change-in-the-tick-of-utimens",
+			test_change_in_the_tick_of_utimens);
 	g_test_add_func("/directory/attr", test_attr);
 	g_test_add_func("/directory/attr-charges", test_attr_charges);
 	g_test_add_func("/directory/xattr", test_xattr);
