@@ -23,6 +23,17 @@
 #define PATIENCE_MS 30000
 #define CONTENT (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
 
+/* Fails the test when it takes too long. */
+#define wait_until(condition)                                               \
+	do {                                                                \
+		int64_t end_ms = clock_now_ms() + PATIENCE_MS;              \
+                                                                            \
+		while (!(condition)) {                                      \
+			g_assert_cmpint(clock_now_ms(), <, end_ms);         \
+			g_usleep(200);                                      \
+		}                                                           \
+	} while (0)
+
 /* A file as the rooms above know it, and what they were told. */
 struct file {
 	struct seal_engine engine;
@@ -75,15 +86,10 @@ static inline void file_granted(struct sealing *sealing, unsigned added)
 
 static inline void wait_until_open(struct file *file)
 {
-	int64_t end = clock_now_ms() + PATIENCE_MS;
-
 	if (!atomic_load(&file->gate_shut))
 		return;
 	atomic_store(&file->at_gate, true);
-	while (atomic_load(&file->gate_shut)) {
-		g_assert_cmpint(clock_now_ms(), <, end);
-		g_usleep(200);
-	}
+	wait_until(!atomic_load(&file->gate_shut));
 	atomic_store(&file->at_gate, false);
 }
 
@@ -141,12 +147,7 @@ static inline void setup(struct file *file, bool shared)
 
 static inline void wait_for_waiting(struct file *file, unsigned count)
 {
-	int64_t end = clock_now_ms() + PATIENCE_MS;
-
-	while (atomic_load(&file->engine.unanswered) != count) {
-		g_assert_cmpint(clock_now_ms(), <, end);
-		g_usleep(200);
-	}
+	wait_until(atomic_load(&file->engine.unanswered) == count);
 }
 
 static inline void teardown(struct file *file)
@@ -203,12 +204,7 @@ static inline int submit(struct waiter *waiter, struct file *file, unsigned seal
 
 static inline int waiter_wait(struct waiter *waiter)
 {
-	int64_t end = clock_now_ms() + PATIENCE_MS;
-
-	while (!atomic_load(&waiter->calls)) {
-		g_assert_cmpint(clock_now_ms(), <, end);
-		g_usleep(200);
-	}
+	wait_until(atomic_load(&waiter->calls));
 	/* One that came twice would come soon. */
 	g_usleep(1000);
 	g_assert_cmpint(waiter->calls, ==, 1);
@@ -261,12 +257,7 @@ static inline void shut_gate(struct file *file)
 
 static inline void wait_at_gate(struct file *file)
 {
-	int64_t end = clock_now_ms() + PATIENCE_MS;
-
-	while (!atomic_load(&file->at_gate)) {
-		g_assert_cmpint(clock_now_ms(), <, end);
-		g_usleep(200);
-	}
+	wait_until(atomic_load(&file->at_gate));
 }
 
 static inline void open_gate(struct file *file)
@@ -303,34 +294,27 @@ static inline void arrival_init(struct arrival *arrival)
 
 static inline void arrival_wait(struct arrival *arrival)
 {
-	int64_t end = clock_now_ms() + PATIENCE_MS;
-
-	while (!atomic_load(&arrival->resumed)) {
-		g_assert_cmpint(clock_now_ms(), <, end);
-		g_usleep(200);
-	}
+	wait_until(atomic_load(&arrival->resumed));
 	g_usleep(1000);
 	g_assert_cmpint(arrival->resumed, ==, 1);
 }
 
-static inline int handover(struct waiter *waiter, struct file *file, enum seal_verb verb,
-			   uint64_t handle, uint64_t owner, int64_t timeout)
+static inline int hand_over_start(struct waiter *waiter, struct file *file, enum seal_verb verb,
+				  uint64_t handle, uint64_t owner, int64_t timeout)
 {
-	int result;
-
 	memset(waiter, 0, sizeof(*waiter));
 	waiter->request.verb = verb;
 	waiter->request.seals = F_SEAL_WRITE;
 	waiter->request.handle = handle;
 	waiter->request.owner = owner;
 	waiter->request.deadline_ms = in_ms(timeout);
-	result = waiter_start(waiter, file);
-	return result == -EINPROGRESS ? waiter_wait(waiter) : result;
+	return waiter_start(waiter, file);
 }
 
 static inline int hand_over(struct file *file, enum seal_verb verb, uint64_t handle, uint64_t owner)
 {
 	struct waiter waiter;
+	int result = hand_over_start(&waiter, file, verb, handle, owner, 20);
 
-	return handover(&waiter, file, verb, handle, owner, 20);
+	return result == -EINPROGRESS ? waiter_wait(&waiter) : result;
 }

@@ -106,6 +106,16 @@ static void test_handover(void)
 	teardown(&file);
 }
 
+/* Through handle 8 that of handle 7, the only writer, is prepared; then somebody else comes. */
+static void setup_prepared(struct file *file, struct writer *ours, struct arrival *arrival)
+{
+	setup(file, true);
+	add_writer(file, ours, 7);
+	g_assert_cmpint(hand_over(file, SEAL_PREPARE, 7, 8), ==, 0);
+	arrival_init(arrival);
+	g_assert_cmpint(admit(file, &arrival->admission), ==, -EINPROGRESS);
+}
+
 /* COMMIT waits for the RELEASE that is on its way; when it does not come all is as before. */
 static void test_commit_waits(void)
 {
@@ -114,23 +124,14 @@ static void test_commit_waits(void)
 	struct waiter waiter;
 	struct writer ours;
 
-	setup(&file, true);
-	arrival_init(&arrival);
-	add_writer(&file, &ours, 7);
-	g_assert_cmpint(hand_over(&file, SEAL_PREPARE, 7, 8), ==, 0);
-	g_assert_cmpint(admit(&file, &arrival.admission), ==, -EINPROGRESS);
+	setup_prepared(&file, &ours, &arrival);
 	g_assert_cmpint(hand_over(&file, SEAL_COMMIT, 7, 8), ==, -EBUSY);
 	arrival_wait(&arrival);
 	assert_untouched(&file);
 
 	g_assert_cmpint(hand_over(&file, SEAL_PREPARE, 7, 8), ==, 0);
-	memset(&waiter, 0, sizeof(waiter));
-	waiter.request.verb = SEAL_COMMIT;
-	waiter.request.seals = F_SEAL_WRITE;
-	waiter.request.handle = 7;
-	waiter.request.owner = 8;
-	waiter.request.deadline_ms = in_ms(10000);
-	g_assert_cmpint(waiter_start(&waiter, &file), ==, -EINPROGRESS);
+	g_assert_cmpint(hand_over_start(&waiter, &file, SEAL_COMMIT, 7, 8, 10000), ==,
+			-EINPROGRESS);
 	g_usleep(2000);
 	remove_writer(&file, &ours);
 	g_assert_cmpint(waiter_wait(&waiter), ==, 0);
@@ -143,11 +144,7 @@ static void test_abort(void)
 	struct file file;
 	struct writer ours;
 
-	setup(&file, true);
-	arrival_init(&arrival);
-	add_writer(&file, &ours, 7);
-	g_assert_cmpint(hand_over(&file, SEAL_PREPARE, 7, 8), ==, 0);
-	g_assert_cmpint(admit(&file, &arrival.admission), ==, -EINPROGRESS);
+	setup_prepared(&file, &ours, &arrival);
 	g_assert_cmpint(abort_handover(&file, 8), ==, 0);
 	arrival_wait(&arrival);
 	g_assert_cmpint(abort_handover(&file, 8), ==, -EINVAL);
@@ -164,11 +161,7 @@ static void test_expiry(void)
 	struct writer ours;
 	int64_t start = clock_now_ms();
 
-	setup(&file, true);
-	arrival_init(&arrival);
-	add_writer(&file, &ours, 7);
-	g_assert_cmpint(hand_over(&file, SEAL_PREPARE, 7, 8), ==, 0);
-	g_assert_cmpint(admit(&file, &arrival.admission), ==, -EINPROGRESS);
+	setup_prepared(&file, &ours, &arrival);
 	arrival_wait(&arrival);
 	g_assert_cmpint(clock_now_ms() - start, >=, SEAL_PREPARED_MS);
 	g_assert_cmpint(hand_over(&file, SEAL_COMMIT, 7, 8), ==, -EINVAL);
