@@ -242,15 +242,14 @@ def limits_of(plane, seed):
     return 'size=96m,nr_inodes=400' if plane != 'kernel' and seed % 2 else ''
 
 
-def few_descriptors(mount):
-    """Idle files are parked, and at times there is no descriptor to be had.
+def few_descriptors():
+    """What a daemon is run by: idle files are parked, and at times there is no descriptor to be had.
 
     Then ThreadSanitizer cannot find out the names of functions, by which tests/harness/tsan.supp
     knows the order of locks that only looks wrong.
     """
-    command = mount.command
     options = 'TSAN_OPTIONS=%s:detect_deadlocks=0' % SANITIZER_ENV['TSAN_OPTIONS']
-    mount.command = lambda: ['prlimit', '--nofile=%d' % FEW, 'env', options] + command()
+    return ['prlimit', '--nofile=%d' % FEW, 'env', options]
 
 
 def prepare(mount):
@@ -297,9 +296,7 @@ def one_storm(run, tap, options, seed):
     extra = options.options if options.options is not None else limits_of(run.plane, seed)
     few = seed % 3 == 0
     tap.comment('seed %d, options %r%s' % (seed, extra, ', few descriptors' if few else ''))
-    mount = run.new_mount(options=extra)
-    if few:
-        few_descriptors(mount)
+    mount = run.new_mount(options=extra, wrapper=few_descriptors() if few else ())
     mount.start()
     before = mount.stat()
     mount.as_user(prepare, mount)
