@@ -9,6 +9,7 @@ same operations work afterwards.
 import contextlib
 import errno
 import functools
+import glob
 import mmap
 import os
 import re
@@ -290,6 +291,15 @@ def test_while_it_serves(t):
         check(total > 100, 'calls failed in %d attempts only' % total)
 
 
+def has_worker(mount):
+    """Rings answer requests before the first worker of /dev/fuse is there, which must come."""
+    for name in glob.glob('/proc/%d/task/*/comm' % mount.pid):
+        with contextlib.suppress(FileNotFoundError), open(name) as comm:
+            if comm.read() == 'fuse_worker\n':
+                return True
+    return False
+
+
 @needs('cachet')
 @limit(60)
 def test_threads_while_it_serves(t):
@@ -298,6 +308,7 @@ def test_threads_while_it_serves(t):
     plan = Plan(t, 'threads')
     library = Library(t)
     with started(t, plan) as mount:
+        within(5, lambda: has_worker(mount), 'a thread that takes requests')
         for times in (ALWAYS, 0):
             plan.set('pthread_create', errno.EAGAIN, 1, times)
             tops = [os.path.join(mount.path, '%d-%d' % (times, n)) for n in range(4)]
