@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <regex.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,6 +225,29 @@ static const struct measure measures[] = {
 #define NR_MEASURES (sizeof(measures) / sizeof(measures[0]))
 #define GROUP_MAX 4
 
+/*
+ * A client of one thread stays on one processor, each round on another one. Left alone the scheduler
+ * moves it away from the daemon's thread that answers it, or does not, for a second or for none, and
+ * a round trip takes 10 or 50 us as it happens. Clients of several threads or processes roam.
+ */
+static void settle(const struct measure *measure, unsigned round)
+{
+	static cpu_set_t all;
+	cpu_set_t one;
+	unsigned nth;
+	int cpu = 0;
+
+	if (!CPU_COUNT(&all))
+		must(sched_getaffinity(0, sizeof(all), &all) == 0, "processors");
+	nth = round % CPU_COUNT(&all);
+	while (!CPU_ISSET(cpu, &all) || nth--)
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	must(sched_setaffinity(0, sizeof(one), measure->threads > 1 || measure->run == run_publish
+						       ? &all : &one) == 0, "processor");
+}
+
 static void print(const struct measure *measure)
 {
 	for (unsigned s = 0; s < nr_subjects; s++) {
@@ -256,6 +280,7 @@ static void run_group(unsigned first, unsigned count)
 			for (unsigned m = 0; m < count; m++) {
 				const struct measure *measure = &measures[first + m];
 
+				settle(measure, r);
 				if (measure->kinds & subjects[s].kind)
 					group[m][s][r] = measure->run(&subjects[s], measure);
 			}

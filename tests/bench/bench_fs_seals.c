@@ -11,7 +11,14 @@
 
 #include "bench_fs.h"
 
+#define REPETITIONS_MAX 100
 #define SEALS (F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK)
+
+/* How often in one round: what is short is shorter when it is not done once in a while only. */
+static unsigned repetitions(size_t size)
+{
+	return size <= PAGE ? REPETITIONS_MAX : size <= MIB ? 20 : size <= 64 * MIB ? 3 : 1;
+}
 
 static int pin(int fd, size_t offset, size_t size, uint64_t *id)
 {
@@ -82,90 +89,120 @@ static double seal_as_pins_go(struct subject *subject, const struct measure *mea
 	return begin;
 }
 
-/* A seal through a descriptor for reading; nobody else has the file open. */
-double run_seal(struct subject *subject, const struct measure *measure)
+static double seal_one_as_pins_go(struct subject *subject, const struct measure *measure)
 {
-	double begin;
-	int fd, reader;
+	int fd = make_filled(subject, "s", measure->size);
+	int reader = reopen(subject, fd);
+	double took = seal_as_pins_go(subject, measure, fd, reader);
 
-	if (measure->size > settings.huge)
-		return -1;
-	fd = make_filled(subject, "s", measure->size);
-	reader = reopen(subject, fd);
-	if (measure->pins) {
-		begin = seal_as_pins_go(subject, measure, fd, reader);
-	} else {
-		close(fd);
-		wait_for_release(subject, reader);
-		begin = now();
-		must((subject->kind == MEMFD ? seal_memory(reader) : seal_file(reader)) == 0, "seal");
-		begin = now() - begin;
-	}
 	if (subject->kind != MEMFD)
 		unlink(path_of(subject, "s", 0));
 	close(reader);
-	return begin;
+	return took;
+}
+
+/* Through a descriptor for reading; nobody else has the file open. One after the other. */
+double run_seal(struct subject *subject, const struct measure *measure)
+{
+	unsigned count = repetitions(measure->size);
+	int readers[REPETITIONS_MAX];
+	double begin, took;
+
+	if (measure->size > settings.huge)
+		return -1;
+	if (measure->pins)
+		return seal_one_as_pins_go(subject, measure);
+	for (unsigned i = 0; i < count; i++) {
+		int fd = make_filled(subject, "s", measure->size);
+
+		readers[i] = reopen(subject, fd);
+		close(fd);
+		wait_for_release(subject, readers[i]);
+	}
+	begin = now();
+	for (unsigned i = 0; i < count; i++)
+		must((subject->kind == MEMFD ? seal_memory : seal_file)(readers[i]) == 0, "seal");
+	took = now() - begin;
+	for (unsigned i = 0; i < count; i++)
+		close(readers[i]);
+	if (subject->kind != MEMFD)
+		unlink(path_of(subject, "s", 0));
+	return took / count;
 }
 
 /* Through the library, with a descriptor for reading and writing: it is handed over. */
 double run_handover(struct subject *subject, const struct measure *measure)
 {
-	double begin;
-	int fd, result;
+	unsigned count = repetitions(measure->size);
+	double took = 0;
 
 	if (measure->size > settings.huge)
 		return -1;
-	fd = make_filled(subject, "h", measure->size);
-	begin = now();
-	result = subject->kind == MEMFD ? seal_memory(fd) : cachet_add_seals(fd, SEALS);
-	begin = now() - begin;
-	must(result == 0, "seal by hand-over");
+	for (unsigned i = 0; i < count; i++) {
+		int fd = make_filled(subject, "h", measure->size);
+		double begin = now();
+		int result = subject->kind == MEMFD ? seal_memory(fd) : cachet_add_seals(fd, SEALS);
+
+		took += now() - begin;
+		must(result == 0, "seal by hand-over");
+		close(fd);
+	}
 	if (subject->kind != MEMFD)
 		unlink(path_of(subject, "h", 0));
-	close(fd);
-	return begin;
+	return took / count;
 }
 
-static double register_buffers(int fd, size_t size)
+/* As who pins for once: what is mapped for it is mapped anew. */
+static double register_buffers(int fd, size_t size, unsigned count)
 {
 	struct iovec piece = { .iov_len = size };
 	struct io_uring ring;
-	double begin;
+	double took = 0;
 
 	must(io_uring_queue_init(2, &ring, 0) == 0, "io_uring");
-	piece.iov_base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	must(piece.iov_base != MAP_FAILED, "map");
-	begin = now();
-	must(io_uring_register_buffers(&ring, &piece, 1) == 0, "register buffers");
-	must(io_uring_unregister_buffers(&ring) == 0, "unregister buffers");
-	begin = now() - begin;
-	munmap(piece.iov_base, size);
+	for (unsigned i = 0; i < count; i++) {
+		double begin;
+
+		piece.iov_base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		must(piece.iov_base != MAP_FAILED, "map");
+		begin = now();
+		must(io_uring_register_buffers(&ring, &piece, 1) == 0, "register buffers");
+		must(io_uring_unregister_buffers(&ring) == 0, "unregister buffers");
+		took += now() - begin;
+		munmap(piece.iov_base, size);
+	}
 	io_uring_queue_exit(&ring);
-	return begin;
+	return took;
+}
+
+static double pin_and_unpin(int fd, size_t size, unsigned count)
+{
+	struct cachet_unpin args = { .size = sizeof(args) };
+	double begin = now();
+	uint64_t id;
+
+	for (unsigned i = 0; i < count; i++) {
+		must(pin(fd, 0, size, &id) == 0, "pin");
+		args.id = id;
+		must(ioctl(fd, CACHET_IOC_UNPIN, &args) == 0, "unpin");
+	}
+	return now() - begin;
 }
 
 /* Pin and unpin; of memory: io_uring_register_buffers() itself, and back. */
 double run_pin(struct subject *subject, const struct measure *measure)
 {
-	struct cachet_unpin args = { .size = sizeof(args) };
-	double begin, took = -1;
-	uint64_t id;
+	unsigned count = repetitions(measure->size);
+	double took;
 	int fd;
 
 	if (measure->size > settings.huge)
 		return -1;
 	fd = make_filled(subject, "p", measure->size);
-	if (subject->kind == MEMFD) {
-		took = register_buffers(fd, measure->size);
-	} else {
-		begin = now();
-		if (pin(fd, 0, measure->size, &id) == 0) {
-			args.id = id;
-			must(ioctl(fd, CACHET_IOC_UNPIN, &args) == 0, "unpin");
-			took = now() - begin;
-		}
+	took = subject->kind == MEMFD ? register_buffers(fd, measure->size, count)
+				      : pin_and_unpin(fd, measure->size, count);
+	if (subject->kind != MEMFD)
 		unlink(path_of(subject, "p", 0));
-	}
 	close(fd);
-	return took;
+	return took / count;
 }
