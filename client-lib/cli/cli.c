@@ -8,6 +8,15 @@
 #include <string.h>
 #include <unistd.h>
 
+int file_open(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0 && errno == EACCES)
+		fd = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+	return fd < 0 ? -errno : fd;
+}
+
 const char *errno_name(int error)
 {
 	static _Thread_local char number[24];

@@ -69,6 +69,14 @@ _Noreturn void verb_usage(const struct verb *verb, const char *format, ...)
 int verb_refused(const struct verb *verb, const char *subject, int error, const char *reason);
 
 /**
+ * file_open() - a file that shall be asked something: for reading, or else for writing
+ *
+ * Whoever may do one of the two may ask.
+ * Return: the descriptor, or a negative errno.
+ */
+int file_open(const char *path);
+
+/**
  * errno_name() - such as "EBUSY"
  * @error: errno, either sign
  * Return: borrows; valid until the thread calls it again.

@@ -87,11 +87,9 @@ static int holders_run(const struct verb *verb, int argc, char **argv)
 	if (argc - optind != 1)
 		verb_usage(verb, argc == optind ? "which file?" : "one file only");
 	path = argv[optind];
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 && errno == EACCES)
-		fd = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+	fd = file_open(path);
 	if (fd < 0)
-		return verb_refused(verb, path, -errno, NULL);
+		return verb_refused(verb, path, fd, NULL);
 	count = holders_print(stdout, fd, "");
 	close(fd);
 	if (count < 0)

@@ -8,13 +8,11 @@
 static int seals_print(const struct verb *verb, const char *path, bool with_name)
 {
 	char text[64];
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = file_open(path);
 	int seals;
 
-	if (fd < 0 && errno == EACCES)
-		fd = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
-		return verb_refused(verb, path, -errno, NULL);
+		return verb_refused(verb, path, fd, NULL);
 	seals = cachet_get_seals(fd);
 	close(fd);
 	if (seals >= 0)

@@ -32,11 +32,9 @@ static int unpin_run(const struct verb *verb, int argc, char **argv)
 	path = argv[optind];
 	if (number_parse(argv[optind + 1], &id))
 		verb_usage(verb, "'%s' is no number of a pin", argv[optind + 1]);
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 && errno == EACCES)
-		fd = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+	fd = file_open(path);
 	if (fd < 0)
-		return verb_refused(verb, path, -errno, NULL);
+		return verb_refused(verb, path, fd, NULL);
 	result = cachet_unpin(fd, id);
 	close(fd);
 	return result ? verb_refused(verb, path, result, reason(result)) : CLI_DONE;
