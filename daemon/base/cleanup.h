@@ -5,7 +5,9 @@
  */
 #pragma once
 
+#include <dirent.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -34,6 +36,18 @@ static inline void cleanup_fd(int *fd)
 		close(*fd);
 }
 
+static inline void cleanup_file(FILE **file)
+{
+	if (*file)
+		fclose(*file);
+}
+
+static inline void cleanup_dir(DIR **dir)
+{
+	if (*dir)
+		closedir(*dir);
+}
+
 static inline void cleanup_free(void *pointer)
 {
 	free(*(void **)pointer);
@@ -52,6 +66,8 @@ static inline void cleanup_rwlock(pthread_rwlock_t **lock)
 }
 
 #define auto_fd at_end(cleanup_fd) int
+#define auto_file at_end(cleanup_file) FILE *
+#define auto_dir at_end(cleanup_dir) DIR *
 #define auto_free at_end(cleanup_free)
 
 #define cleanup_name2(prefix, line) prefix##line

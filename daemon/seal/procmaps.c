@@ -11,7 +11,6 @@
 #include "seal/procmaps.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -54,18 +53,6 @@ struct maps_line {
 	uint64_t ino;
 };
 
-static void close_file(FILE **file)
-{
-	if (*file)
-		fclose(*file);
-}
-
-static void close_dir(DIR **dir)
-{
-	if (*dir)
-		closedir(*dir);
-}
-
 static bool maps_parse(const char *text, struct maps_line *line)
 {
 	uint64_t end;
@@ -87,7 +74,7 @@ static bool maps_parse(const char *text, struct maps_line *line)
 static bool smaps_may_write(pid_t pid, uint64_t start)
 {
 	char path[64];
-	at_end(close_file) FILE *file = NULL;
+	auto_file file = NULL;
 	auto_free char *text = NULL;
 	size_t size = 0;
 	bool ours = false;
@@ -150,7 +137,7 @@ static int process_query(pid_t pid, int fd, const struct maps_scan *scan)
 static bool process_scan(pid_t pid, const struct maps_scan *scan)
 {
 	char path[64];
-	at_end(close_file) FILE *file = NULL;
+	auto_file file = NULL;
 	auto_free char *text = NULL;
 	size_t size = 0;
 	int fd, result;
@@ -183,7 +170,7 @@ int procmaps_scan(dev_t device, uint64_t ino, bool (*visit)(const struct procmap
 		  void *data)
 {
 	const struct maps_scan scan = { device, ino, visit, data };
-	at_end(close_dir) DIR *proc = opendir("/proc");
+	auto_dir proc = opendir("/proc");
 	struct dirent *entry;
 
 	if (!proc)
@@ -214,7 +201,7 @@ enum procmaps_found procmaps_look(pid_t pid, uint64_t start, uint64_t length, de
 				  uint64_t ino, struct procmap *map)
 {
 	char path[64];
-	at_end(close_file) FILE *file = NULL;
+	auto_file file = NULL;
 	auto_free char *text = NULL;
 	size_t size = 0;
 	enum procmaps_found found = PROCMAPS_NOTHING;

@@ -8,7 +8,6 @@
 #include "seal/procrings.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,18 +26,6 @@ struct scan {
 	void (*visit)(const struct procring *, void *);
 	void *data;
 };
-
-static void close_file(FILE **file)
-{
-	if (*file)
-		fclose(*file);
-}
-
-static void close_dir(DIR **dir)
-{
-	if (*dir)
-		closedir(*dir);
-}
 
 static void buffer_scan(struct scan *scan, uint64_t start, uint64_t length)
 {
@@ -61,7 +48,7 @@ static void buffer_scan(struct scan *scan, uint64_t start, uint64_t length)
 static void ring_scan(struct scan *scan, const char *fd)
 {
 	char path[64];
-	at_end(close_file) FILE *file = NULL;
+	auto_file file = NULL;
 	auto_free char *text = NULL;
 	size_t size = 0;
 	unsigned left = 0;
@@ -85,7 +72,7 @@ static void ring_scan(struct scan *scan, const char *fd)
 static void process_scan(struct scan *scan)
 {
 	char path[64];
-	at_end(close_dir) DIR *fds = NULL;
+	auto_dir fds = NULL;
 	struct dirent *entry;
 
 	snprintf(path, sizeof(path), "/proc/%d/fd", scan->pid);
@@ -103,7 +90,7 @@ void procrings_scan(dev_t device, uint64_t ino, void (*visit)(const struct procr
 		    void *data)
 {
 	struct scan scan = { .device = device, .ino = ino, .visit = visit, .data = data };
-	at_end(close_dir) DIR *proc = opendir("/proc");
+	auto_dir proc = opendir("/proc");
 	struct dirent *entry;
 
 	while (proc && (entry = readdir(proc))) {
