@@ -95,8 +95,11 @@ uint64_t directory_size(const struct directory *directory)
 	return (uint64_t)(g_hash_table_size(directory->by_name) + 2) * ENTRY_SIZE;
 }
 
-static int name_check(const char *name)
+/* May @dir have an entry of this name at all? */
+static int directory_check_name(const struct inode *dir, const char *name)
 {
+	if (!inode_is_dir(dir))
+		return -ENOTDIR;
 	return strlen(name) > NAME_BYTES_MAX ? -ENAMETOOLONG : 0;
 }
 
@@ -143,12 +146,11 @@ static struct entry *directory_take_locked(struct inode *dir, struct entry *entr
 
 int directory_find(struct inode *dir, const char *name, struct inode **inode)
 {
+	int result = directory_check_name(dir, name);
 	struct entry *entry;
 
-	if (!inode_is_dir(dir))
-		return -ENOTDIR;
-	if (name_check(name))
-		return -ENAMETOOLONG;
+	if (result)
+		return result;
 	scoped_mutex(&dir->lock);
 	entry = directory_entry_locked(dir, name);
 	if (!entry)
@@ -189,13 +191,11 @@ static int directory_add_entry_locked(struct inode *dir, struct entry *entry)
 
 int directory_add(struct inode *dir, const char *name, struct inode *inode)
 {
+	int result = directory_check_name(dir, name);
 	struct entry *entry;
-	int result;
 
-	if (!inode_is_dir(dir))
-		return -ENOTDIR;
-	if (name_check(name))
-		return -ENAMETOOLONG;
+	if (result)
+		return result;
 	entry = entry_new(name, inode);
 	pthread_mutex_lock(&dir->lock);
 	result = directory_add_entry_locked(dir, entry);
@@ -240,13 +240,11 @@ static int entry_unlink_locked_dir(struct inode *dir, struct entry *entry)
 
 int directory_remove(struct inode *dir, const char *name, bool rmdir)
 {
+	int result = directory_check_name(dir, name);
 	struct entry *entry;
-	int result;
 
-	if (!inode_is_dir(dir))
-		return -ENOTDIR;
-	if (name_check(name))
-		return -ENAMETOOLONG;
+	if (result)
+		return result;
 	pthread_mutex_lock(&dir->lock);
 	entry = directory_entry_locked(dir, name);
 	result = entry ? inode_check_replaceable(entry->inode, rmdir) : -ENOENT;
@@ -447,10 +445,11 @@ int directory_rename(struct inode *from_dir, const char *from, struct inode *to_
 	if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
 	    flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
 		return -EINVAL;
-	if (!inode_is_dir(from_dir) || !inode_is_dir(to_dir))
-		return -ENOTDIR;
-	if (name_check(from) || name_check(to))
-		return -ENAMETOOLONG;
+	result = directory_check_name(from_dir, from);
+	if (result == 0)
+		result = directory_check_name(to_dir, to);
+	if (result)
+		return result;
 	scoped_mutex(&rename_lock);
 	result = directory_check_loop(from_dir, from, to_dir);
 	if (result == 0 && directory_check_loop(to_dir, to, from_dir))
