@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: MIT
 """TAP for the tests in Python."""
+import functools
 import sys
 import traceback
+
+
+def run_checks(checks, *arguments):
+    """Run functions by their names, each with these arguments."""
+    run((check.__name__, functools.partial(check, *arguments), None) for check in checks)
 
 
 def run(tests):

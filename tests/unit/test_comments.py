@@ -14,7 +14,6 @@ usage: test_comments.py SOURCE_ROOT
 
 Helpers that are defined in a header in a few lines (lists, cleanup) need no comment.
 """
-import functools
 import re
 import sys
 from pathlib import Path
@@ -119,7 +118,7 @@ def main():
     root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2]).resolve()
     if not (root / 'daemon').is_dir():
         sys.exit(f'{root}: no daemon/ there')
-    tap.run((check.__name__, functools.partial(check, root), None) for check in CHECKS)
+    tap.run_checks(CHECKS, root)
 
 
 if __name__ == '__main__':

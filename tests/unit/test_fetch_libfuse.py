@@ -4,15 +4,11 @@
 
 usage: test_fetch_libfuse.py SOURCE_ROOT
 """
-import functools
 import hashlib
-import importlib.machinery
-import importlib.util
 import sys
-import tempfile
 from pathlib import Path
 
-import tap
+import tool
 
 sys.dont_write_bytecode = True
 
@@ -48,14 +44,6 @@ deb-src http://source.example/debian stable main
 deb http://two.example/debian stable-updates main
 deb http://partial.example/debian stable contrib
 '''
-
-
-def load(root):
-    sys.path.insert(0, str(root / 'tools'))
-    loader = importlib.machinery.SourceFileLoader('fetch', str(root / 'tools' / 'fetch-libfuse'))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader('fetch', loader))
-    loader.exec_module(module)
-    return module
 
 
 def etc_apt(scratch, one_line='', deb822=''):
@@ -141,14 +129,8 @@ TESTS = [deb822_sources, one_line_sources, private_sources_keep_the_key, no_arch
          stale_lists_are_good_for_the_pinned_release]
 
 
-def in_scratch(test, fetch):
-    with tempfile.TemporaryDirectory() as scratch:
-        test(fetch, Path(scratch))
-
-
 def main():
-    fetch = load(Path(sys.argv[1]).resolve())
-    tap.run((test.__name__, functools.partial(in_scratch, test, fetch), None) for test in TESTS)
+    tool.run(TESTS, tool.load(Path(sys.argv[1]).resolve(), 'fetch-libfuse'))
 
 
 if __name__ == '__main__':

@@ -4,16 +4,12 @@
 
 usage: test_kernels.py SOURCE_ROOT
 """
-import functools
-import importlib.machinery
-import importlib.util
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-import tap
+import tool
 
 sys.dont_write_bytecode = True
 
@@ -33,14 +29,6 @@ NEW = {
     'linux-binary-7.1.4-amd64': 'Version: 7.1.4-1\nDepends: linux-base-7.1.4-amd64',
     'linux-modules-7.1.4-amd64': 'Version: 7.1.4-1',
 }
-
-
-def load(root):
-    sys.path.insert(0, str(root / 'tools'))
-    loader = importlib.machinery.SourceFileLoader('kernels', str(root / 'tools' / 'kernels'))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader('kernels', loader))
-    loader.exec_module(module)
-    return module
 
 
 def equal(found, expected):
@@ -90,14 +78,8 @@ TESTS = [one_package, several_packages, no_kernel, archives_can_be_joined,
          core_names_tests_that_exist]
 
 
-def in_scratch(test, kernels):
-    with tempfile.TemporaryDirectory() as scratch:
-        test(kernels, Path(scratch))
-
-
 def main():
-    kernels = load(Path(sys.argv[1]).resolve())
-    tap.run((test.__name__, functools.partial(in_scratch, test, kernels), None) for test in TESTS)
+    tool.run(TESTS, tool.load(Path(sys.argv[1]).resolve(), 'kernels'))
 
 
 if __name__ == '__main__':

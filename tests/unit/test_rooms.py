@@ -12,7 +12,6 @@ usage: test_rooms.py SOURCE_ROOT
 - Clients (client-lib, helpers of the integration tests) see include/cachet, not the daemon.
 - GLib's allocators, which abort, stay out of the rooms where running out of memory is an error.
 """
-import functools
 import re
 import sys
 from pathlib import Path
@@ -130,7 +129,7 @@ def main():
     root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2]).resolve()
     if not (root / 'daemon').is_dir():
         sys.exit(f'{root}: no daemon/ there')
-    tap.run((check.__name__, functools.partial(check, root), None) for check in CHECKS)
+    tap.run_checks(CHECKS, root)
 
 
 if __name__ == '__main__':
