@@ -79,23 +79,30 @@ def user(run):
         return str(uid)
 
 
-def prove_kernel(mount):
+def _while_stopped(mount, reader, answer, what):
+    """What a reader says while the daemon is stopped. Returns the bytes that passed the daemon."""
     before = mount.stat()
     mount.as_user(_fill, mount.path + '/proof')
-    child = Child(_read_while_stopped, mount.path + '/proof', uid=mount.uid, gid=mount.gid)
+    child = Child(reader, mount.path + '/proof', uid=mount.uid, gid=mount.gid)
     equal(child.recv(), 'open', 'the reader')
     os.kill(mount.pid, signal.SIGSTOP)
     try:
         wait_stopped(mount.pid)
         child.send('go')
-        equal(child.recv(5), 'done', 'reading and mapping while the daemon is stopped')
+        equal(child.recv(5), answer, what)
     finally:
         os.kill(mount.pid, signal.SIGCONT)
     child.wait()
     mount.as_user(os.unlink, mount.path + '/proof')
     after = mount.stat()
-    for name in ('bytes_read', 'bytes_written'):
-        equal(after[name] - before[name], 0, 'bytes that passed the daemon (%s)' % name)
+    return {name: after[name] - before[name] for name in ('bytes_read', 'bytes_written')}
+
+
+def prove_kernel(mount):
+    passed = _while_stopped(mount, _read_while_stopped, 'done',
+                            'reading and mapping while the daemon is stopped')
+    for name, count in passed.items():
+        equal(count, 0, 'bytes that passed the daemon (%s)' % name)
     return 'io=kernel: %d MiB read and mapped while the daemon was stopped' % (SIZE // MiB)
 
 
@@ -116,24 +123,10 @@ def _read_while_stopped(link, path):
 
 
 def prove_daemon(mount):
-    before = mount.stat()
-    mount.as_user(_fill, mount.path + '/proof')
-    child = Child(_served_reads, mount.path + '/proof', uid=mount.uid, gid=mount.gid)
-    equal(child.recv(), 'open', 'the reader')
-    os.kill(mount.pid, signal.SIGSTOP)
-    try:
-        wait_stopped(mount.pid)
-        child.send('go')
-        equal(child.recv(5), 'waits', 'a read while the daemon is stopped')
-    finally:
-        os.kill(mount.pid, signal.SIGCONT)
-    child.wait()
-    mount.as_user(os.unlink, mount.path + '/proof')
-    after = mount.stat()
-    for name in ('bytes_read', 'bytes_written'):
-        moved = after[name] - before[name]
-        check(SIZE <= moved < 2 * SIZE, '%s grew by %d for a file of %d bytes' % (
-            name, moved, SIZE))
+    passed = _while_stopped(mount, _served_reads, 'waits', 'a read while the daemon is stopped')
+    for name, count in passed.items():
+        check(SIZE <= count < 2 * SIZE, '%s grew by %d for a file of %d bytes' % (
+            name, count, SIZE))
     return 'io=daemon%s: reads wait for the daemon, %d MiB passed it' % (
         ', unprivileged' if mount.plane == 'unpriv' else '', SIZE // MiB)
 

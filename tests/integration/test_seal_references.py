@@ -221,17 +221,21 @@ def test_uring_fixed_read_write_file(t):
         attack_by_reopening(path)
 
 
+def hold_by_ring(t, ring, path):
+    """A mapping registered as a fixed buffer, then unmapped and closed: really pinned."""
+    ring.do('open', 'rw', path)
+    ring.do('map', SIZE)
+    ring.do('register-buffer')
+    ring.do('unmap')
+    ring.do('close')
+    t.settled(path)
+
+
 @needs('kernel')
 def test_uring_registered_buffers(t):
-    """A mapping registered as a fixed buffer, then unmapped and closed: really pinned."""
     path = t.sealable(DATA)
     with new_uring(t) as ring:
-        ring.do('open', 'rw', path)
-        ring.do('map', SIZE)
-        ring.do('register-buffer')
-        ring.do('unmap')
-        ring.do('close')
-        t.settled(path)
+        hold_by_ring(t, ring, path)
         refused(errno.EBUSY, t.add_seals, path, SEAL_WRITE)
         equal(t.get_seals(path), 0, 'seals')
         equal(ring.do('fill', PAGE), PAGE, 'a read into the buffer')
@@ -248,12 +252,7 @@ def test_uring_that_dies(t):
     """The owner of registered buffers is killed: the seal is granted soon after."""
     path = t.sealable(DATA)
     ring = new_uring(t)
-    ring.do('open', 'rw', path)
-    ring.do('map', SIZE)
-    ring.do('register-buffer')
-    ring.do('unmap')
-    ring.do('close')
-    t.settled(path)
+    hold_by_ring(t, ring, path)
     with opened(path) as fd:
         sealer = Background(abi.add_seals, fd, CONTENT, 0, abi.TIMEOUT_FOREVER)
         time.sleep(0.2)

@@ -202,15 +202,20 @@ static void op_allocate(struct model *m)
 		m->size = offset + length;
 }
 
+/* How much of a range lies before the end of the file. */
+static uint64_t model_inside(const struct model *m, uint64_t offset, uint64_t length)
+{
+	return offset >= m->size ? 0 : MIN(length, m->size - offset);
+}
+
 static void op_populate(struct model *m)
 {
 	uint64_t offset, length;
 
 	roll_range(&offset, &length);
-	if (offset >= m->size)
+	length = model_inside(m, offset, length);
+	if (!length)
 		return;
-	if (length > m->size - offset)
-		length = m->size - offset;
 	if (!model_fits(m, offset, length)) {
 		g_assert_cmpint(mapping_populate(&m->file.mapping, offset, length), ==, -ENOSPC);
 		return;
@@ -227,7 +232,7 @@ static void op_copy(struct model *m)
 	roll_range(&to, &unused);
 	if (length > MODEL_BYTES - to)
 		length = MODEL_BYTES - to;
-	room = from >= m->size ? 0 : length < m->size - from ? length : m->size - from;
+	room = model_inside(m, from, length);
 	if (from < to + room && to < from + room) {
 		g_assert_cmpint(
 			mapping_copy_range(&m->file.mapping, from, &m->file.mapping, to, length),
@@ -252,7 +257,7 @@ static void op_read(struct model *m)
 	char *data;
 
 	roll_range(&offset, &length);
-	expected = offset >= m->size ? 0 : length < m->size - offset ? length : m->size - offset;
+	expected = model_inside(m, offset, length);
 	data = g_malloc(length);
 	g_assert_cmpint(mapping_read(&m->file.mapping, data, length, offset), ==,
 			(ssize_t)expected);
@@ -272,10 +277,9 @@ static void op_pin(struct model *m)
 		return;
 	}
 	roll_range(&offset, &length);
-	if (offset >= m->size)
+	length = model_inside(m, offset, length);
+	if (!length)
 		return;
-	if (length > m->size - offset)
-		length = m->size - offset;
 	if (!model_fits(m, offset, length)) {
 		g_assert_cmpint(mapping_pin_range(&m->file.mapping, offset, length, &m->pins), ==,
 				-ENOSPC);
