@@ -21,7 +21,7 @@ GIT = ['git', 'git-upload-pack', 'git-pack-objects', 'git-unpack-objects', 'git-
 PLAIN = re.compile(r'/usr/share/|/usr/include/|/etc/|/var/|.*/(?:systemd|udev|initramfs-tools)/')
 
 BUILT = ['daemon/cachetd', 'client-lib/cachet', 'client-lib/libcachet.so*',
-         'tests/integration/helpers/*', 'systemd/*']
+         'tests/integration/helpers/*', 'tests/bench/bench_fs', 'systemd/*']
 SOURCES = ['docs', 'include', 'man', 'python', 'systemd', 'tests']
 
 ETC = {
