@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Pins: who holds which range of which mapping at its pages. One table serves a whole mount.
- * pinning.c begins with the life of a pin.
+ * pinning.c begins with the life of a pin; pinning_table.c has the table.
  *
  * The table's lock is the last in the lock order; no callback is called with it held.
  */
