@@ -14,15 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 SYSTEM = {**os.environ, 'PATH': '/usr/bin:/bin:/usr/sbin:/sbin', 'LC_ALL': 'C.UTF-8'}
 
 # Every file of these packages that a program may want; the others lend a few programs.
-PACKAGES = ['attr', 'acl', 'coreutils', 'dash', 'diffutils', 'findutils', 'fuse3', 'grep', 'kmod',
-            'mount', 'sed', 'tar', 'util-linux', 'procps']
+PACKAGES = ['attr', 'acl', 'bash', 'coreutils', 'dash', 'diffutils', 'findutils', 'fuse3', 'grep',
+            'kmod', 'mount', 'sed', 'tar', 'util-linux', 'procps']
 PYTHON = ['python3-minimal', 'python3', 'libpython3-stdlib']
 GIT = ['git', 'git-upload-pack', 'git-pack-objects', 'git-unpack-objects', 'git-index-pack']
 PLAIN = re.compile(r'/usr/share/|/usr/include/|/etc/|/var/|.*/(?:systemd|udev|initramfs-tools)/')
 
 BUILT = ['daemon/cachetd', 'client-lib/cachet', 'client-lib/libcachet.so*',
          'tests/integration/helpers/*', 'tests/bench/bench_fs', 'systemd/*']
-SOURCES = ['docs', 'include', 'man', 'python', 'systemd', 'tests']
+SOURCES = ['docs', 'include', 'man', 'python', 'systemd', 'tests', 'tools']
 
 ETC = {
     'passwd': 'root:x:0:0:root:/root:/bin/sh\n'
