@@ -10,6 +10,7 @@
 #pragma once
 
 #include <fuse_lowlevel.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -20,6 +21,7 @@
 #define KERNEL_REQUESTS 24
 #define KERNEL_BACKINGS 64
 #define KERNEL_WAITS INT64_MIN
+#define KERNEL_FUSE_FD 1000000 /* stands for /dev/fuse; no such descriptor exists */
 
 /**
  * struct kernel_node - an inode that the kernel knows
@@ -56,6 +58,7 @@ struct kernel_handle {
  * struct kernel - see above
  * @fs: the daemon's state
  * @ops: the daemon's operations
+ * @lock: guards what answers and the device change: they come from threads of the daemon, too
  * @sent: requests
  * @runs: kernel_reset() so far
  * @pins: granted before the last kernel_reset()
@@ -64,6 +67,7 @@ struct kernel_handle {
 struct kernel {
 	struct filesystem fs;
 	const struct fuse_lowlevel_ops *ops;
+	pthread_mutex_t lock;
 	uint64_t sent;
 	unsigned runs;
 	uint64_t pins;
@@ -76,6 +80,9 @@ struct kernel {
 	unsigned nr_stale;
 	int backings[KERNEL_BACKINGS]; /* descriptors of memory, -1: free */
 };
+
+/* The one that was started last, whose /dev/fuse it is. */
+extern struct kernel *kernel_current;
 
 /**
  * require() - end the program unless the daemon is right
