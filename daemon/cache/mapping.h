@@ -120,7 +120,7 @@ void mapping_stat_times(struct mapping *mapping, uint64_t *size, uint64_t *block
 			struct timespec *mtime, struct timespec *atime);
 
 /**
- * mapping_clear_times() - both times of mapping_stat_times() are "never" until the next change or read
+ * mapping_clear_times() - make both times "never", until the next change or read
  * Context: may sleep.
  * Return: 0; -EMFILE, -ENFILE, -ENOMEM when parked descriptors cannot be brought back: as before.
  */

@@ -16,8 +16,9 @@
  * There are at least as many places in the completion queue as slots, so no completion is ever
  * lost.
  *
- * The completion is posted, and the pages are dropped, inside the call that clears the slot. Whoever
- * clears slots reaps their tags himself, under the lock "clearing", and needs no other thread.
+ * The completion is posted, and the pages are dropped, inside the call that clears the slot.
+ * Whoever clears slots reaps their tags himself, under the lock "clearing", and needs no other
+ * thread.
  *
  * Before Linux 6.4 a cleared slot goes to a list after an RCU grace period, and the list is worked
  * off a second later; but at once when somebody gives up a table of files. The engine notices such

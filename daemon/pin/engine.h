@@ -94,8 +94,8 @@ int pin_engine_register(struct pin_engine *engine, struct memory *memory, uint64
  *        this returns, or, on a kernel before 6.4, on the engine's own thread. May be NULL. It may
  *        release other slots, but must neither register nor free.
  * @data: for @done
- * Context: may sleep for as long as another thread registers; does not allocate and cannot fail. The
- * caller holds no lock that @done takes.
+ * Context: may sleep for as long as another thread registers; does not allocate and cannot fail.
+ * The caller holds no lock that @done takes.
  */
 void pin_engine_release(struct pin_engine *engine, struct pin_slots *slots,
 			void (*done)(void *data), void *data);
