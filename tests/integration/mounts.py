@@ -270,8 +270,9 @@ class Mount:
 class Run:
     """What one run of the suite has: build, plane, transport, work directory, user."""
 
-    def __init__(self, build, plane, transport):
+    def __init__(self, build, plane, transport, daemon=None):
         self.build = os.path.abspath(build) if build else None
+        self.daemon_build = os.path.abspath(daemon) if daemon else self.build
         self.plane, self.transport = plane, transport
         self.uid = self.gid = None
         self.work = tempfile.mkdtemp(prefix='cachet-test-')
@@ -296,8 +297,9 @@ class Run:
         }[room]
         key = (room, name)
         if key not in self._found:
-            for place in places if self.build else ():
-                path = os.path.join(self.build, place, name)
+            build = self.daemon_build if room == 'daemon' else self.build
+            for place in places if build else ():
+                path = os.path.join(build, place, name)
                 if os.path.isfile(path):
                     self._found[key] = self._reachable(path)
                     break

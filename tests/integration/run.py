@@ -253,6 +253,8 @@ def main():
     default_signals()
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--build', help='Meson build directory')
+    parser.add_argument('--daemon', metavar='BUILD',
+                        help='take cachetd from this one (sanitised, with clients that are not)')
     parser.add_argument('--plane', choices=('kernel', 'daemon', 'unpriv', 'tmpfs'),
                         default='kernel')
     parser.add_argument('--transport', choices=('dev', 'uring'), default='dev')
@@ -271,7 +273,7 @@ def main():
         for test in tests:
             print(test.name)
         return 0
-    run = Run(options.build, options.plane, options.transport)
+    run = Run(options.build, options.plane, options.transport, options.daemon)
     try:
         return run_all(run, tests, options)
     finally:

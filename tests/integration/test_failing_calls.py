@@ -91,12 +91,8 @@ class Plan:
 
 
 def skip_without_library(t):
-    try:
-        t.run.binary('helpers', 'libfailing_calls.so')
-    except Failure:
-        if any('asan' in line or 'tsan' in line for line in linked(t)):
-            t.skip('a sanitizer has its own idea of these calls')
-        raise
+    if any('asan' in line or 'tsan' in line for line in linked(t)):
+        t.skip('a sanitizer has its own idea of these calls')
 
 
 def linked(t):
