@@ -19,14 +19,12 @@ struct ioctl_verb {
 	size_t size;
 	size_t least;
 	bool on_directory;
-	void (*run)(struct ioctl_call *call, const void *args);
+	void (*run)(struct ioctl_call *call, const void *data);
 };
 
-#define VERB(name, function, type, least, directory)                    \
-	[_IOC_NR(CACHET_IOC_##name)] = {                                \
-		CACHET_REQUEST_##name, sizeof(struct type), least,      \
-		directory,                                              \
-		(void (*)(struct ioctl_call *, const void *))function   \
+#define VERB(name, function, type, least, directory)                                    \
+	[_IOC_NR(CACHET_IOC_##name)] = {                                                \
+		CACHET_REQUEST_##name, sizeof(struct type), least, directory, function, \
 	}
 
 static const struct ioctl_verb verbs[] = {

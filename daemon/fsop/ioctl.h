@@ -30,14 +30,15 @@ struct ioctl_call {
 bool ioctl_may(const struct ioctl_call *call);
 
 /*
- * The verbs. Each gets a struct that is complete, where what the caller's lacks is zero, and
- * replies, at once or later; what is wrong with the arguments is said in include/cachet/ioctl.h.
+ * The verbs. Each gets its struct of include/cachet/ioctl.h, which is complete, where what the
+ * caller's lacks is zero, and replies, at once or later; what is wrong with the arguments is said
+ * there.
  */
 
-void ioctl_add_seals(struct ioctl_call *call, const struct cachet_seals *args);
-void ioctl_get_seals(struct ioctl_call *call, const struct cachet_seals *args);
-void ioctl_pin(struct ioctl_call *call, const struct cachet_pin *args);
-void ioctl_unpin(struct ioctl_call *call, const struct cachet_unpin *args);
-void ioctl_pin_list(struct ioctl_call *call, const struct cachet_pin_list *args);
-void ioctl_holders(struct ioctl_call *call, const struct cachet_holder_list *args);
-void ioctl_stat(struct ioctl_call *call, const struct cachet_statx *args);
+void ioctl_add_seals(struct ioctl_call *call, const void *data);
+void ioctl_get_seals(struct ioctl_call *call, const void *data);
+void ioctl_pin(struct ioctl_call *call, const void *data);
+void ioctl_unpin(struct ioctl_call *call, const void *data);
+void ioctl_pin_list(struct ioctl_call *call, const void *data);
+void ioctl_holders(struct ioctl_call *call, const void *data);
+void ioctl_stat(struct ioctl_call *call, const void *data);

@@ -81,8 +81,9 @@ static void list_call_start(const struct ioctl_call *call, const struct list_kin
 	filesystem_run_slow(call->fs, &listing->task);
 }
 
-void ioctl_holders(struct ioctl_call *call, const struct cachet_holder_list *args)
+void ioctl_holders(struct ioctl_call *call, const void *data)
 {
+	const struct cachet_holder_list *args = data;
 	static const struct list_kind holders = {
 		inode_holders, CACHET_HOLDERS_PER_PAGE, sizeof(struct cachet_holder_list),
 	};
@@ -90,8 +91,9 @@ void ioctl_holders(struct ioctl_call *call, const struct cachet_holder_list *arg
 	list_call_start(call, &holders, args->cursor);
 }
 
-void ioctl_pin_list(struct ioctl_call *call, const struct cachet_pin_list *args)
+void ioctl_pin_list(struct ioctl_call *call, const void *data)
 {
+	const struct cachet_pin_list *args = data;
 	static const struct list_kind pins = {
 		inode_pins, CACHET_PINS_PER_PAGE, sizeof(struct cachet_pin_list),
 	};

@@ -82,8 +82,9 @@ static void pin_call_run(struct pin_call *pin)
 	g_free(pin);
 }
 
-void ioctl_pin(struct ioctl_call *call, const struct cachet_pin *args)
+void ioctl_pin(struct ioctl_call *call, const void *data)
 {
+	const struct cachet_pin *args = data;
 	struct pin_call *pin;
 
 	if (args->flags & ~CACHET_PIN_RESIDENT || args->id ||
@@ -129,8 +130,9 @@ static void unpin_call_done(int result, void *data)
 	g_free(unpin);
 }
 
-void ioctl_unpin(struct ioctl_call *call, const struct cachet_unpin *args)
+void ioctl_unpin(struct ioctl_call *call, const void *data)
 {
+	const struct cachet_unpin *args = data;
 	struct mapping *mapping = &call->inode->mapping;
 	struct pin_table *pins = call->fs->pins;
 	struct unpin_call *unpin;

@@ -47,8 +47,9 @@ static int add_seals_check(const struct cachet_seals *args)
 	return args->timeout_ms < CACHET_TIMEOUT_DEFAULT ? -EINVAL : 0;
 }
 
-void ioctl_add_seals(struct ioctl_call *call, const struct cachet_seals *args)
+void ioctl_add_seals(struct ioctl_call *call, const void *data)
 {
+	const struct cachet_seals *args = data;
 	unsigned handover = args->flags & HANDOVER_FLAGS;
 	struct seal_call seal = {
 		.verb = handover == CACHET_SEAL_PREPARE	 ? SEAL_PREPARE
@@ -80,8 +81,10 @@ void ioctl_add_seals(struct ioctl_call *call, const struct cachet_seals *args)
 		seal_call_start(call->req, call->inode, &seal);
 }
 
-void ioctl_get_seals(struct ioctl_call *call, const struct cachet_seals *args)
+void ioctl_get_seals(struct ioctl_call *call, const void *data)
 {
+	const struct cachet_seals *args = data;
+
 	if (args->flags || args->timeout_ms || args->handle)
 		reply_result(call->req, -EINVAL);
 	else

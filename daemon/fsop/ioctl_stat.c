@@ -88,11 +88,11 @@ static void statx_fill(struct filesystem *fs, struct cachet_statx *st)
 	}
 }
 
-void ioctl_stat(struct ioctl_call *call, const struct cachet_statx *args)
+void ioctl_stat(struct ioctl_call *call, const void *data)
 {
 	g_autofree struct cachet_statx *st = g_new0(struct cachet_statx, 1);
 
-	(void)args;
+	(void)data;
 	st->stat.size = call->known;
 	st->stat.ino = call->inode->ino;
 	st->stat.handle = call->handle ? call->handle->id : 0;
