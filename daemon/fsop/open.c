@@ -115,12 +115,10 @@ static int create_find_existing(struct inode *dir, const char *name, int flags,
 
 	if (result)
 		return result;
-	result = flags & O_EXCL ? -EEXIST : inode_is_regular(*inode) ? 0 : -EEXIST;
-	if (result) {
-		inode_put(*inode);
-		*inode = NULL;
-	}
-	return result;
+	if (!(flags & O_EXCL) && inode_is_regular(*inode))
+		return 0;
+	inode_put(take_ptr(*inode));
+	return -EEXIST;
 }
 
 /* A new file that is open and has no name yet. Nothing can hinder that open. */

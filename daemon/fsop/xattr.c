@@ -123,8 +123,8 @@ static void getxattr_seals(fuse_req_t req, struct inode *inode, size_t size)
 	reply_sized(req, length, text, size);
 }
 
-/* A value that is too long for an attribute is cut, at the end of a line. */
-static void getxattr_text(fuse_req_t req, GString *text, size_t size)
+/* A text that is too long for an attribute is cut, at the end of a line. */
+static void reply_text(fuse_req_t req, GString *text, size_t size)
 {
 	if (text->len > XATTR_SIZE_MAX) {
 		const char *end = g_strrstr_len(text->str, XATTR_SIZE_MAX, "\n");
@@ -132,7 +132,6 @@ static void getxattr_text(fuse_req_t req, GString *text, size_t size)
 		g_string_truncate(text, end + 1 - text->str);
 	}
 	reply_sized(req, text->len, text->str, size);
-	g_string_free(text, TRUE);
 }
 
 /**
@@ -168,7 +167,8 @@ static void text_call_answer(struct text_call *call, GString *text)
 	struct filesystem *fs = call->inode->fs;
 
 	request_stop_clock(fs, &call->clock);
-	getxattr_text(call->req, text, call->size);
+	reply_text(call->req, text, call->size);
+	g_string_free(text, TRUE);
 	g_free(call);
 	request_answered(fs);
 }
@@ -206,10 +206,10 @@ static void getxattr_cachet(fuse_req_t req, struct inode *inode, const char *nam
 
 static void getxattr_stored(fuse_req_t req, struct inode *inode, const char *name, size_t size)
 {
-	g_autofree char *value = g_malloc(MIN(size, XATTR_VALUE_MAX) + 1);
+	size_t room = MIN(size, XATTR_VALUE_MAX);
+	g_autofree char *value = g_malloc(room);
 
-	size = MIN(size, XATTR_VALUE_MAX);
-	reply_sized(req, xattr_get(inode, name, value, size), value, size);
+	reply_sized(req, xattr_get(inode, name, value, room), value, room);
 }
 
 void fsop_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
@@ -229,14 +229,14 @@ void fsop_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size
 void fsop_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
 	struct inode *inode = inode_find(request_filesystem(req, CACHET_REQUEST_LISTXATTR), ino);
-	g_autofree char *list = g_malloc(MIN(size, XATTR_LIST_MAX) + 1);
+	bool trusted = fuse_req_ctx(req)->uid == 0;
+	size_t room = MIN(size, XATTR_LIST_MAX);
+	g_autofree char *list = g_malloc(room);
 
-	size = MIN(size, XATTR_LIST_MAX);
-	if (!inode) {
+	if (inode)
+		reply_sized(req, xattr_list(inode, trusted, list, room), list, room);
+	else
 		reply_result(req, -ESTALE);
-		return;
-	}
-	reply_sized(req, xattr_list(inode, fuse_req_ctx(req)->uid == 0, list, size), list, size);
 }
 
 void fsop_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
