@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "inode/audit.h"
 
+#include <cachet/cachet.h>
 #include <limits.h>
 
 #include "base/log.h"
@@ -77,27 +78,6 @@ static void line_end(struct line *line, char *message)
 	g_free(line->subject);
 }
 
-static void seals_text(unsigned seals, char *text, gsize size)
-{
-	static const struct {
-		unsigned seal;
-		const char *name;
-	} names[] = {
-		{ F_SEAL_SEAL, "seal" },   { F_SEAL_SHRINK, "shrink" },
-		{ F_SEAL_GROW, "grow" },   { F_SEAL_WRITE, "write" },
-		{ F_SEAL_EXEC, "exec" },   { F_SEAL_FUTURE_WRITE, "future_write" },
-	};
-
-	g_strlcpy(text, "", size);
-	for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
-		if (!(seals & names[i].seal))
-			continue;
-		if (*text)
-			g_strlcat(text, ",", size);
-		g_strlcat(text, names[i].name, size);
-	}
-}
-
 void audit_seal(struct inode *inode, unsigned seals, const struct caller *caller)
 {
 	const char *pid, *uid;
@@ -107,7 +87,7 @@ void audit_seal(struct inode *inode, unsigned seals, const struct caller *caller
 	if (!seals || !log_audits_wanted())
 		return;
 	line_begin(&line, inode);
-	seals_text(seals, text, sizeof(text));
+	cachet_seals_to_string(seals, text, sizeof(text));
 	line_add(&line, "SEALS", text);
 	pid = line_add_number(&line, "HOLDER_PID", process_of_thread(caller->pid));
 	uid = line_add_number(&line, "HOLDER_UID", caller->uid);
