@@ -121,7 +121,7 @@ bool space_may_come(int result, unsigned *tries);
  * @mode, @rdev, @target, @inode: of inode_new()
  *
  * Tries again while space_may_come().
- * Context: sleeps; takes no lock.
+ * Context: sleeps; takes the lock of @dir.
  * Return: as inode_new().
  */
 int request_make_inode(fuse_req_t req, struct inode *dir, mode_t mode, dev_t rdev,

@@ -87,8 +87,8 @@ void attr_written(struct inode *inode, unsigned kill);
 mode_t attr_mode_without(mode_t mode, unsigned kill);
 
 /**
- * attr_sync_memory_locked() - take over the memory's time of change
- * @baseline: the memory was just made, its time says nothing yet
+ * attr_sync_memory_locked() - take over the memory's times, and how much it takes
+ * @baseline: the memory was just made, its times say nothing yet
  * Context: the inode's lock.
  */
 void attr_sync_memory_locked(struct inode *inode, bool baseline);

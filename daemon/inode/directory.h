@@ -80,7 +80,7 @@ int directory_find(struct inode *dir, const char *name, struct inode **inode);
  * directory_add() - give a node a name
  * @inode: borrows; a reference is taken for the name
  * Context: takes the locks of both.
- * Return: 0; -EEXIST, -ENAMETOOLONG, -ENOTDIR; -ENOENT (@dir was removed); -EMLINK; -ENOMEM.
+ * Return: 0; -EEXIST, -ENAMETOOLONG, -ENOTDIR; -ENOENT (@dir was removed); -ENOMEM.
  */
 int directory_add(struct inode *dir, const char *name, struct inode *inode);
 

@@ -61,9 +61,7 @@ static const struct pin_owner_ops pin_owner_ops = {
 /* The collapser's own reference is the last one when names, handles and the kernel are done. */
 static bool inode_is_used(struct mapping *mapping)
 {
-	struct inode *inode = container_of(mapping, struct inode, mapping);
-
-	return atomic_load(&inode->refs) > 1;
+	return atomic_load(&mapping_inode(mapping)->refs) > 1;
 }
 
 static void collapse_sealed(gpointer data, gpointer user_data)

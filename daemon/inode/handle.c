@@ -270,12 +270,9 @@ static int inode_attach_handle_locked(struct inode *inode, struct handle *handle
 	return 0;
 }
 
-int handle_open(struct inode *inode, int flags, const struct caller *caller, unsigned kill,
-		struct admission *admission, struct handle **out)
+static struct handle *handle_new(struct inode *inode, int flags, const struct caller *caller)
 {
-	struct filesystem *fs = inode->fs;
 	struct handle *handle = g_new0(struct handle, 1);
-	int result;
 
 	handle->inode = inode;
 	handle->flags = flags;
@@ -285,24 +282,38 @@ int handle_open(struct inode *inode, int flags, const struct caller *caller, uns
 	handle->is_writer = inode_handle_is_writer(inode, flags);
 	if (handle->is_writer) /* now: the thread may be gone when somebody asks who writes */
 		handle->writer.pid = process_of_thread(caller->pid);
-	result = memory_hold(&inode->mapping.memory);
-	if (result) {
-		g_free(handle);
+	return handle;
+}
+
+/* The handle gets its number and its place among those of the file and of the mount. */
+static int handle_attach(struct handle *handle, unsigned kill, struct admission *admission)
+{
+	struct inode *inode = handle->inode;
+	int result = filesystem_add_handle(inode->fs, handle);
+
+	if (result)
 		return result;
-	}
-	result = filesystem_add_handle(fs, handle);
-	if (result) {
-		memory_release(&inode->mapping.memory);
-		g_free(handle);
-		return result;
-	}
 	handle->writer.handle = handle->id;
 	pthread_mutex_lock(&inode->lock);
 	result = inode_attach_handle_locked(inode, handle, kill, admission);
 	pthread_mutex_unlock(&inode->lock);
+	if (result)
+		filesystem_remove_handle(inode->fs, handle);
+	return result;
+}
+
+int handle_open(struct inode *inode, int flags, const struct caller *caller, unsigned kill,
+		struct admission *admission, struct handle **out)
+{
+	struct handle *handle = handle_new(inode, flags, caller);
+	int result = memory_hold(&inode->mapping.memory);
+
+	if (result == 0) {
+		result = handle_attach(handle, kill, admission);
+		if (result)
+			memory_release(&inode->mapping.memory);
+	}
 	if (result) {
-		filesystem_remove_handle(fs, handle);
-		memory_release(&inode->mapping.memory);
 		g_free(handle);
 		return result;
 	}

@@ -79,6 +79,12 @@ static int inode_init_regular(struct inode *inode)
 	return 0;
 }
 
+static void filesystem_give_inode(struct filesystem *fs, struct user *user)
+{
+	atomic_fetch_sub(&fs->stats.inodes, 1);
+	user_give_inode(user);
+}
+
 static void inode_free_rcu(struct rcu_head *head)
 {
 	struct inode *inode = container_of(head, struct inode, rcu);
@@ -106,19 +112,21 @@ static void inode_destroy(struct inode *inode)
 	}
 	if (inode->xattrs)
 		g_hash_table_destroy(inode->xattrs);
-	atomic_fetch_sub(&fs->stats.inodes, 1);
-	user_give_inode(inode->user);
+	filesystem_give_inode(fs, inode->user);
 	rcu_call(&inode->rcu, inode_free_rcu);
 }
 
-/* Count the inode against the limit. */
-static int filesystem_take_inode(struct filesystem *fs)
+/* Count an inode against the limits, its owner's and the mount's. */
+static int filesystem_take_inode(struct filesystem *fs, struct user *user)
 {
 	uint64_t limit = fs->config.nr_inodes;
+	int result = user_take_inode(user);
 
+	if (result)
+		return result;
 	if (atomic_fetch_add(&fs->stats.inodes, 1) < limit || !limit)
 		return 0;
-	atomic_fetch_sub(&fs->stats.inodes, 1);
+	filesystem_give_inode(fs, user);
 	return -ENOSPC;
 }
 
@@ -132,6 +140,17 @@ static int inode_publish(struct inode *inode)
 	result = xarray_store_locked(&fs->inodes, inode->ino, 0, inode);
 	xarray_unlock(&fs->inodes);
 	return result;
+}
+
+static int inode_init_by_type(struct inode *inode, const struct inode *parent, const char *target)
+{
+	if (inode_is_regular(inode))
+		return inode_init_regular(inode);
+	if (inode_is_dir(inode))
+		inode->directory = directory_new(parent ? parent->ino : FILESYSTEM_ROOT_INO);
+	else if (inode_is_link(inode))
+		inode->target = g_strdup(target);
+	return 0;
 }
 
 static gid_t inode_inherit(struct inode *parent, gid_t gid, mode_t *mode)
@@ -151,15 +170,10 @@ int inode_new(struct filesystem *fs, mode_t mode, dev_t rdev, const struct calle
 {
 	struct user *user = user_find(&fs->users, caller->uid);
 	struct inode *inode;
-	int result = user_take_inode(user);
+	int result = filesystem_take_inode(fs, user);
 
 	if (result)
 		return result;
-	result = filesystem_take_inode(fs);
-	if (result) {
-		user_give_inode(user);
-		return result;
-	}
 	inode = g_new0(struct inode, 1);
 	inode->fs = fs;
 	inode->user = user;
@@ -174,15 +188,9 @@ int inode_new(struct filesystem *fs, mode_t mode, dev_t rdev, const struct calle
 		acl_inherit(inode, parent, caller->umask);
 	inode->rdev = rdev;
 	inode->atime = inode->mtime = inode->ctime = clock_file_time();
-	if (S_ISREG(mode))
-		result = inode_init_regular(inode);
-	else if (S_ISDIR(mode))
-		inode->directory = directory_new(parent ? parent->ino : FILESYSTEM_ROOT_INO);
-	else if (S_ISLNK(mode))
-		inode->target = g_strdup(target);
+	result = inode_init_by_type(inode, parent, target);
 	if (result) {
-		atomic_fetch_sub(&fs->stats.inodes, 1);
-		user_give_inode(user);
+		filesystem_give_inode(fs, user);
 		pthread_mutex_destroy(&inode->lock);
 		g_free(inode);
 		return result;

@@ -101,7 +101,7 @@ struct caller {
  * @parent: directory that it will be in; its setgid bit is inherited; NULL for the root
  * @target: of a symbolic link, else NULL
  * @inode: out: returns a reference
- * Context: may sleep; takes no lock.
+ * Context: may sleep; takes the parent's lock.
  * Return: 0; -ENOSPC (limit of inodes), -EDQUOT (the owner's); -ENOMEM.
  */
 int inode_new(struct filesystem *fs, mode_t mode, dev_t rdev, const struct caller *caller,
