@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * /proc/PID/fdinfo/FD of an io_uring has a line "UserBufs: N" and then, for each buffer, its
- * number, the address that it was registered from, and its length. The pages stay pinned when the
+ * number, the address that it was registered from, and its length. A free slot has "<none>", or
+ * on Linux 6.12 and before address and length zero. The pages stay pinned when the
  * process unmaps them, and then the address is all that is left; so a buffer whose address maps
  * nothing is suspect, one whose address maps something else is not.
  */
@@ -45,6 +46,11 @@ static void buffer_scan(struct scan *scan, uint64_t start, uint64_t length)
 	scan->visit(&ring, scan->data);
 }
 
+bool procrings_buffer(const char *line, uint64_t *start, uint64_t *length)
+{
+	return sscanf(line, " %*u: %" SCNx64 "/%" SCNu64, start, length) == 2 && *length;
+}
+
 static void ring_scan(struct scan *scan, const char *fd)
 {
 	char path[64];
@@ -61,8 +67,7 @@ static void ring_scan(struct scan *scan, const char *fd)
 
 		if (sscanf(text, "UserBufs: %u", &number) == 1)
 			left = number;
-		else if (left && sscanf(text, " %u: %" SCNx64 "/%" SCNu64, &number, &start,
-					&length) == 3)
+		else if (left && procrings_buffer(text, &start, &length))
 			buffer_scan(scan, start, length);
 		else if (left && !isspace((unsigned char)text[0]))
 			return;

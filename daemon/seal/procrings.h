@@ -25,6 +25,18 @@ struct procring {
 };
 
 /**
+ * procrings_buffer() - read a line that follows "UserBufs:"
+ * @line: of /proc/PID/fdinfo/FD
+ * @start: out: address
+ * @length: out: bytes
+ *
+ * A table of buffers may have thousands of free slots.
+ * Context: any.
+ * Return: true for a buffer; false for a free slot, or what is no slot.
+ */
+bool procrings_buffer(const char *line, uint64_t *start, uint64_t *length);
+
+/**
  * procrings_scan() - visit the registered buffers that may hold pages of a file
  * @device: of the mount
  * @ino: of the file

@@ -13,6 +13,7 @@
 
 #include "cache/folio.h"
 #include "memory/memory.h"
+#include "seal/procrings.h"
 
 #define SIZE (16 * PAGE_BYTES)
 
@@ -212,6 +213,19 @@ static void test_at_address(void)
 	teardown(&file);
 }
 
+static void test_ring_buffers(void)
+{
+	uint64_t start, length;
+
+	g_assert_true(procrings_buffer("    0: 0x7f32c0e00000/65536\n", &start, &length));
+	g_assert_cmphex(start, ==, 0x7f32c0e00000);
+	g_assert_cmpuint(length, ==, 65536);
+	/* Free slots, as newer and older kernels show them, and what follows the table. */
+	g_assert_false(procrings_buffer("16383: <none>\n", &start, &length));
+	g_assert_false(procrings_buffer("16383: 0x0/0\n", &start, &length));
+	g_assert_false(procrings_buffer("PollList:\n", &start, &length));
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
@@ -219,5 +233,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/procmaps/parts", test_parts);
 	g_test_add_func("/procmaps/other-process", test_other_process);
 	g_test_add_func("/procmaps/at-address", test_at_address);
+	g_test_add_func("/procmaps/ring-buffers", test_ring_buffers);
 	return g_test_run();
 }
