@@ -5,6 +5,9 @@
  * on Linux 6.12 and before address and length zero. The pages stay pinned when the
  * process unmaps them, and then the address is all that is left; so a buffer whose address maps
  * nothing is suspect, one whose address maps something else is not.
+ *
+ * The kernel does not wait for the ring's lock: while its process submits requests it leaves the
+ * buffers out. They are asked for a few times then; a submission that blocks lasts longer.
  */
 #include "seal/procrings.h"
 
@@ -13,12 +16,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "seal/procmaps.h"
 
 #define RING_LINK "anon_inode:[io_uring]"
+#define RING_TRIES 10
+#define RING_RETRY_MS 1
 
 struct scan {
 	dev_t device;
@@ -51,27 +57,41 @@ bool procrings_buffer(const char *line, uint64_t *start, uint64_t *length)
 	return sscanf(line, " %*u: %" SCNx64 "/%" SCNu64, start, length) == 2 && *length;
 }
 
-static void ring_scan(struct scan *scan, const char *fd)
+/* Return: false when the kernel has told nothing, because somebody had the ring's lock. */
+static bool ring_scan(struct scan *scan, const char *fd)
 {
 	char path[64];
 	auto_file file = NULL;
 	auto_free char *text = NULL;
 	size_t size = 0;
 	unsigned left = 0;
+	bool told;
 
 	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%.16s", scan->pid, fd);
 	file = fopen(path, "re");
+	told = !file;
 	while (file && getline(&text, &size, file) > 0) {
 		uint64_t start, length;
 		unsigned number;
 
-		if (sscanf(text, "UserBufs: %u", &number) == 1)
-			left = number;
-		else if (left && procrings_buffer(text, &start, &length))
-			buffer_scan(scan, start, length);
-		else if (left && !isspace((unsigned char)text[0]))
-			return;
+		if (sscanf(text, "UserBufs: %u", &left) == 1) {
+			told = !left;
+		} else if (left) {
+			if (sscanf(text, " %u:", &number) != 1)
+				break;
+			told = true;
+			if (procrings_buffer(text, &start, &length))
+				buffer_scan(scan, start, length);
+			left--;
+		}
 	}
+	return told;
+}
+
+static void ring_scan_patiently(struct scan *scan, const char *fd)
+{
+	for (unsigned tries = 0; !ring_scan(scan, fd) && tries < RING_TRIES; tries++)
+		nanosleep(&(struct timespec){ .tv_nsec = RING_RETRY_MS * 1000000L }, NULL);
 }
 
 static void process_scan(struct scan *scan)
@@ -87,7 +107,7 @@ static void process_scan(struct scan *scan)
 		ssize_t length = readlinkat(dirfd(fds), entry->d_name, target, sizeof(target));
 
 		if (length == (ssize_t)strlen(RING_LINK) && !memcmp(target, RING_LINK, length))
-			ring_scan(scan, entry->d_name);
+			ring_scan_patiently(scan, entry->d_name);
 	}
 }
 
