@@ -23,8 +23,9 @@
  * Before Linux 6.4 a cleared slot goes to a list after an RCU grace period, and the list is worked
  * off a second later; but at once when somebody gives up a table of files. The engine notices such
  * a kernel when it starts, calls it lazy, and has a thread then that does so whenever slots were
- * cleared, and reaps the tags. There the tag may come a moment before the pages are free. That does
- * no harm: the memory looks for references by itself, and more than once, before it refuses a seal.
+ * cleared, until all their tags have come. There the tag may come a moment before the pages are
+ * free. That does no harm: the memory looks for references by itself, and more than once, before it
+ * refuses a seal.
  *
  * Locks: "clearing", then "lock". Neither is held while a callback runs.
  */
@@ -62,6 +63,7 @@
  *            reaped; and to submit a request
  * @lazy:     the kernel is in no hurry to clear a slot; constant
  * @flushing: a request to flush is on its way to the thread
+ * @leaving:  slots that are cleared, or about to be, and whose tags have not been reaped
  * @lock:     guards everything below
  * @changed:  a slot became free
  * @free:     stack of free slots
@@ -74,6 +76,7 @@ struct pin_engine {
 	atomic_bool limit_logged;
 	bool lazy;
 	atomic_bool flushing;
+	atomic_uint leaving;
 	pthread_mutex_t clearing;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -163,8 +166,11 @@ static void engine_wait_for_grace(void)
 		nanosleep(&(struct timespec){ .tv_nsec = ENGINE_GRACE_MS * 1000000L }, NULL);
 }
 
-/* Returns when the slots that were cleared before have most likely taken effect. */
-static void engine_flush(struct io_uring *ring)
+/*
+ * Returns when the slots that were cleared before have most likely taken effect: the grace period
+ * may have been longer.
+ */
+static bool engine_flush(struct io_uring *ring)
 {
 	const int none = -1;
 	int ret;
@@ -175,6 +181,7 @@ static void engine_flush(struct io_uring *ring)
 		ret = io_uring_unregister_files(ring);
 	if (ret)
 		log_warning("pins may end a second late: %s", g_strerror(-ret));
+	return !ret;
 }
 
 /* Pin a page of our own and see whether letting it go takes effect at once. */
@@ -207,6 +214,13 @@ static void engine_submit(struct pin_engine *engine, uint64_t what)
 		nanosleep(&(struct timespec){ .tv_nsec = ENGINE_RETRY_MS * 1000000L }, NULL);
 }
 
+/* Under "clearing". */
+static void engine_ask_for_flush(struct pin_engine *engine)
+{
+	if (!atomic_exchange(&engine->flushing, true))
+		engine_submit(engine, ENGINE_FLUSH);
+}
+
 /* Its tag has come: give the slot back, and tell whoever waits for all of a range. */
 static void engine_complete(struct pin_engine *engine, unsigned slot)
 {
@@ -218,6 +232,7 @@ static void engine_complete(struct pin_engine *engine, unsigned slot)
 	engine->owners[slot] = NULL;
 	engine->free[engine->nr_free++] = slot;
 	last = --slots->nr_left == 0;
+	atomic_fetch_sub(&engine->leaving, 1);
 	pthread_cond_broadcast(&engine->changed);
 	pthread_mutex_unlock(&engine->lock);
 	if (!last)
@@ -265,8 +280,12 @@ static void *engine_thread(void *data)
 			else if (tags[i] != ENGINE_FLUSH)
 				engine_complete(engine, (unsigned)(tags[i] - 1));
 		}
-		if (flush)
-			engine_flush(&engine->ring);
+		/* What this does not bring about now wants it once more. */
+		if (flush && atomic_load(&engine->leaving) && engine_flush(&engine->ring)) {
+			pthread_mutex_lock(&engine->clearing);
+			engine_ask_for_flush(engine);
+			pthread_mutex_unlock(&engine->clearing);
+		}
 	}
 	return NULL;
 }
@@ -503,12 +522,13 @@ void pin_engine_release(struct pin_engine *engine, struct pin_slots *slots,
 	slots->done = done;
 	slots->data = data;
 	pthread_mutex_lock(&engine->clearing);
+	atomic_fetch_add(&engine->leaving, nr);
 	for (unsigned i = 0; i < nr; i++)
 		engine_clear_slot(engine, slots->slot[i]);
 	if (!lazy)
 		engine_reap(engine, nr);
-	else if (!atomic_exchange(&engine->flushing, true))
-		engine_submit(engine, ENGINE_FLUSH);
+	else
+		engine_ask_for_flush(engine);
 	/* From here on a lazy kernel's slots may go. */
 	pthread_mutex_unlock(&engine->clearing);
 	for (unsigned i = 0; !lazy && i < nr; i++)
