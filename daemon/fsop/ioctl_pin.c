@@ -11,6 +11,7 @@
 #include "inode/audit.h"
 #include "inode/holders.h"
 #include "inode/process.h"
+#include "inode/sealed.h"
 
 /**
  * struct pin_call - a PIN under way

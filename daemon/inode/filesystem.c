@@ -14,6 +14,7 @@
 #include "inode/directory.h"
 #include "inode/handle.h"
 #include "inode/inode.h"
+#include "inode/sealed.h"
 
 /* Lists of who holds a file are for humans: few are asked for at a time. */
 #define SLOW_THREADS 2
@@ -57,26 +58,6 @@ static const struct pin_owner_ops pin_owner_ops = {
 	.released = pin_owner_released,
 	.expired = pin_owner_expired,
 };
-
-/* The collapser's own reference is the last one when names, handles and the kernel are done. */
-static bool inode_is_used(struct mapping *mapping)
-{
-	return atomic_load(&mapping_inode(mapping)->refs) > 1;
-}
-
-static void collapse_sealed(gpointer data, gpointer user_data)
-{
-	struct inode *inode = handover_take(data);
-	struct filesystem *fs = user_data;
-	long failed = 0;
-	long huge = mapping_collapse_range(&inode->mapping, 0, mapping_size(&inode->mapping),
-					   inode_is_used, &failed);
-
-	if (huge > 0)
-		atomic_fetch_add(&fs->stats.collapsed, huge);
-	atomic_fetch_add(&fs->stats.collapse_failed, failed);
-	inode_put(inode);
-}
 
 static void slow_run(gpointer data, gpointer user_data)
 {
@@ -133,7 +114,7 @@ int filesystem_start(struct filesystem *fs, const struct filesystem_config *conf
 	fs->tally = tally_new(NR_FILESYSTEM_COUNTERS, CACHET_REQUESTS_KNOWN, NS_PER_US);
 	if (!fs->pins || !fs->tally)
 		return -ENOMEM;
-	fs->collapser = pool_new(collapse_sealed, fs, 1);
+	fs->collapser = pool_new(inode_collapse, fs, 1);
 	fs->slow = pool_new(slow_run, NULL, SLOW_THREADS);
 	if (!fs->collapser || !fs->slow)
 		return -EAGAIN;

@@ -36,12 +36,10 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/handover.h"
 #include "base/lock.h"
 #include "inode/attr.h"
 #include "inode/process.h"
 #include "inode/xattr.h"
-#include "seal/procmaps.h"
 
 /* From the FUSE protocol (7.40); headers of older systems do not have them. */
 struct backing_map {
@@ -54,9 +52,6 @@ struct backing_map {
 
 /* A thread that was woken with its answer is out of open() by then. */
 #define OPEN_FINISHED_MS 1000
-
-#define COLLAPSE_DELAY_MS 100
-#define COLLAPSE_LEAST_BYTES (UINT64_C(2) << 20) /* a huge page */
 
 bool handle_writable(const struct handle *handle)
 {
@@ -361,66 +356,4 @@ struct handle *handle_find(struct filesystem *fs, uint64_t id)
 	handle = xarray_load(&fs->handles, id);
 	rcu_read_unlock();
 	return handle;
-}
-
-/* A file to be made huge, if it still is there by then: this keeps no reference. */
-struct collapse_later {
-	struct filesystem *fs;
-	uint64_t ino;
-};
-
-static gboolean collapse_begin(gpointer data)
-{
-	struct collapse_later *later = handover_take(data);
-	struct inode *inode = inode_lookup(later->fs, later->ino);
-
-	if (inode) {
-		handover_give(inode);
-		g_thread_pool_push(later->fs->collapser, inode, NULL);
-	}
-	return G_SOURCE_REMOVE;
-}
-
-/* Readers that wait for a seal come first; and who lives for a moment only is not worth it. */
-static void inode_collapse_later(struct inode *inode)
-{
-	struct collapse_later *later;
-
-	if (mapping_size(&inode->mapping) < COLLAPSE_LEAST_BYTES)
-		return;
-	later = g_new(struct collapse_later, 1);
-	*later = (struct collapse_later){ inode->fs, inode->ino };
-	g_source_unref(seal_engine_call_at(&inode->fs->seals, clock_now_ms() + COLLAPSE_DELAY_MS,
-					   collapse_begin, later, g_free));
-}
-
-void inode_sealed(struct inode *inode, unsigned added)
-{
-	struct filesystem *fs = inode->fs;
-
-	if (!(added & F_SEAL_WRITE))
-		return;
-	if (!filesystem_passthrough(fs))
-		fs->invalidate(fs, inode->ino, true);
-	inode_collapse_later(inode);
-}
-
-void inode_attr_stale(struct inode *inode)
-{
-	inode->fs->invalidate(inode->fs, inode->ino, false);
-}
-
-void inode_cache_invalidated(struct filesystem *fs, uint64_t ino)
-{
-	auto_inode inode = inode_lookup(fs, ino);
-
-	if (!inode)
-		return;
-	scoped_mutex(&inode->lock);
-	inode->cache_clean = true;
-}
-
-bool inode_is_mapped_writable(struct inode *inode)
-{
-	return procmaps_any_writable(inode->fs->device, inode->ino);
 }

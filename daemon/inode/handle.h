@@ -119,32 +119,3 @@ int backing_open(int fuse_fd, int memory_fd);
  * Context: any.
  */
 void backing_close(int fuse_fd, int id);
-
-/**
- * inode_sealed() - seals were granted: let caches and the collapser know
- * @added: F_SEAL_*
- * Context: no lock is held.
- */
-void inode_sealed(struct inode *inode, unsigned added);
-
-/**
- * inode_attr_stale() - what the kernel knows of size and blocks may be wrong
- *
- * The daemon has filled holes by itself; or seals are about to be seen, and whoever sees them must
- * not get a size from before a truncation whose reply the kernel has not looked at yet.
- * Context: any.
- */
-void inode_attr_stale(struct inode *inode);
-
-/**
- * inode_is_mapped_writable() - is the memory mapped shared and writable, as far as /proc shows?
- * Context: sleeps, no lock is held.
- */
-bool inode_is_mapped_writable(struct inode *inode);
-
-/**
- * inode_cache_invalidated() - the kernel has dropped what it cached before the seal
- * @ino: its number
- * Context: no lock is held.
- */
-void inode_cache_invalidated(struct filesystem *fs, uint64_t ino);

@@ -19,50 +19,7 @@
 #include "inode/attr.h"
 #include "inode/directory.h"
 #include "inode/handle.h"
-
-static struct inode *sealing_inode(struct sealing *sealing)
-{
-	return container_of(sealing, struct inode, sealing);
-}
-
-static void inode_sealing_get(struct sealing *sealing)
-{
-	inode_get(sealing_inode(sealing));
-}
-
-static void inode_sealing_put(struct sealing *sealing)
-{
-	inode_put(sealing_inode(sealing));
-}
-
-static void inode_sealing_granted(struct sealing *sealing, unsigned added)
-{
-	inode_sealed(sealing_inode(sealing), added);
-}
-
-static void inode_sealing_attr_stale(struct sealing *sealing)
-{
-	inode_attr_stale(sealing_inode(sealing));
-}
-
-static bool inode_sealing_mapped(struct sealing *sealing)
-{
-	return inode_is_mapped_writable(sealing_inode(sealing));
-}
-
-static mode_t inode_sealing_mode_locked(struct sealing *sealing)
-{
-	return sealing_inode(sealing)->mode;
-}
-
-static const struct sealing_ops inode_sealing_ops = {
-	.get = inode_sealing_get,
-	.put = inode_sealing_put,
-	.granted = inode_sealing_granted,
-	.attr_stale = inode_sealing_attr_stale,
-	.mapped = inode_sealing_mapped,
-	.mode_locked = inode_sealing_mode_locked,
-};
+#include "inode/sealed.h"
 
 static int inode_init_regular(struct inode *inode)
 {

@@ -4,7 +4,7 @@
 #include <errno.h>
 
 #include "base/handover.h"
-#include "inode/handle.h"
+#include "inode/sealed.h"
 
 /**
  * struct notice - pages to be dropped; @ino 0 ends the thread

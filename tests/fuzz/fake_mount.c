@@ -13,7 +13,7 @@
 #include "base/cleanup.h"
 #include "base/list.h"
 #include "inode/directory.h"
-#include "inode/handle.h"
+#include "inode/sealed.h"
 #include "session/ops.h"
 
 /* Of a sealed file, what is looked at. */
