@@ -21,10 +21,10 @@
  *
  * So nothing is polled but what only the memory knows, and no thread waits: the timer calls
  * sealing_run() at the next deadline. It runs on the engine's pool, as asking may sleep. When
- * nobody else waits it runs at once on the submitter's thread where asking does not sleep: no such
- * seal is asked for, clients cannot reach the memory, or it never was exposed, that is nobody ever
- * had it open but for writing only, which gives nobody a reference to keep. And where the transport
- * has workers to spare one of them, never more, may ask and sleep.
+ * nobody else waits it runs at once on the submitter's thread where asking is over soon: no such
+ * seal is asked for, or the file is of moderate size and nobody can have a reference, as clients
+ * cannot reach the memory, or it never was exposed, that is nobody ever had it open but for writing
+ * only. And where the transport has workers to spare one of them, never more, may ask and sleep.
  *
  * What EXEC implies depends on the mode, which may change while a request waits: it is worked out
  * each time that the request is looked at, and the x bits stay as they are while the memory is
@@ -50,6 +50,9 @@
 #define BACKOFF_FIRST_MS 10
 #define BACKOFF_LAST_MS 250
 #define NS_PER_MS 1000000
+
+/* The memory looks at each of its pages, which takes it half a millisecond for so many bytes. */
+#define QUICK_BYTES (UINT64_C(64) << 20)
 
 /* How often a caller is looked at whose signals may be lost. */
 #define LOOK_MS 100
@@ -421,12 +424,15 @@ void sealing_run(struct sealing *sealing)
 	sealing->ops->put(sealing);
 }
 
-static bool request_never_sleeps_locked(struct sealing *sealing, struct seal_request *request)
+static bool request_is_quick_locked(struct sealing *sealing, struct seal_request *request)
 {
 	lock_assert_held(sealing->lock);
-	return request->verb == SEAL_ADD && !request->populate &&
-	       (!(request_wanted_locked(sealing, request) & SEALS_NO_WRITER) ||
-		!sealing->mapping->shared || !sealing->exposed);
+	if (request->verb != SEAL_ADD || request->populate)
+		return false;
+	if (!(request_wanted_locked(sealing, request) & SEALS_NO_WRITER))
+		return true;
+	return (!sealing->mapping->shared || !sealing->exposed) &&
+	       mapping_size(sealing->mapping) <= QUICK_BYTES;
 }
 
 /* May it be asked for on this thread all the same? Then seal_engine_spare_done() follows. */
@@ -481,7 +487,7 @@ int seal_submit(struct sealing *sealing, struct seal_request *request)
 	atomic_fetch_add(&engine->unanswered, 1);
 	/* Who waits already may have to be asked for, which may sleep. */
 	idle = !sealing->running && list_empty(&sealing->requests);
-	at_once = idle && request_never_sleeps_locked(sealing, request);
+	at_once = idle && request_is_quick_locked(sealing, request);
 	if (idle && !at_once && hindered == 0)
 		at_once = spare = request_may_sleep_here_locked(sealing, request);
 	list_add_tail(&sealing->requests, &request->link);
