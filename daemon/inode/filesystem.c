@@ -248,5 +248,7 @@ void filesystem_stop(struct filesystem *fs)
 	xarray_destroy(&fs->inodes);
 	user_table_destroy(&fs->users);
 	tally_free(fs->tally);
+	pthread_cond_destroy(&fs->settle);
+	pthread_mutex_destroy(&fs->settle_lock);
 	rcu_barrier();
 }

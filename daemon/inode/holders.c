@@ -135,10 +135,10 @@ static uint64_t collect_pins(struct collected *collected, struct inode *inode, u
 			     void (*add)(struct collected *, const struct pin_info *))
 {
 	struct pin_info pins[64];
-	size_t count;
 
-	do {
+	for (;;) {
 		unsigned room = capacity - collected->array->len;
+		size_t count;
 
 		if (!room)
 			return after;
@@ -150,7 +150,7 @@ static uint64_t collect_pins(struct collected *collected, struct inode *inode, u
 			after = pins[count - 1].id;
 		if (count < room)
 			return 0;
-	} while (true);
+	}
 }
 
 static bool collect_mapping(const struct procmap *map, void *data)

@@ -52,7 +52,7 @@ void user_table_destroy(struct user_table *table);
 
 /**
  * user_find() - what is counted for an owner
- * Context: any.
+ * Context: takes the table's lock; the caller may hold an inode's.
  * Return: borrows, for as long as the table lives; NULL when there are no limits by owner.
  */
 struct user *user_find(struct user_table *table, uid_t uid);

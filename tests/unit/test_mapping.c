@@ -563,7 +563,6 @@ static void test_reservation(void)
 	reservation_give(&budget, UINT64_C(1) << 50);
 }
 
-/* Run a test with all allocations counted; nothing is left of it afterwards. */
 int main(int argc, char **argv)
 {
 	static const struct {
