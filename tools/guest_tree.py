@@ -157,6 +157,7 @@ def make(build, directory, archive):
         for path in files_of(package):
             tree.add(path)
     tree.add('/usr/bin/git')
+    tree.add('/usr/bin/ldd')
     for name in GIT:
         tree.add('/usr/lib/git-core/' + name)
     tree.add('/usr/lib/locale/C.utf8/LC_CTYPE')
