@@ -21,8 +21,9 @@
  * A pin goes to RELEASING once: by its id, with its handle, when its time is over, or with the
  * table. Whoever moved it there, under the lock, starts the release after the lock was dropped.
  * While it is RELEASING it is listed and hinders seals, but its id finds it no more. When the
- * kernel has let go of the pages (on the engine's thread) the pin leaves the table, the folio
- * counts fall, and then, with no lock held, released(), done() and put() are called in this order.
+ * kernel has let go of the pages (most often at once, on the same thread; see pin/engine.c) the pin
+ * leaves the table, the folio counts fall, and then, with no lock held, released(), done() and put()
+ * are called in this order.
  *
  * A resident pin has a locked read-only window instead of folios and slots.
  */

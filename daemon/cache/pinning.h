@@ -165,7 +165,7 @@ int pin_table_remove(struct pin_table *table, struct mapping *mapping, uint64_t 
  * @table: borrows
  * @mapping: borrows; what the handle is open on
  * @handle: number of the handle
- * Context: as pin_table_remove(); returns before the kernel has let go.
+ * Context: as pin_table_remove(); may return before the kernel has let go.
  */
 void pin_table_remove_handle(struct pin_table *table, struct mapping *mapping, uint64_t handle);
 
