@@ -47,35 +47,42 @@ static int add_seals_check(const struct cachet_seals *args)
 	return args->timeout_ms < CACHET_TIMEOUT_DEFAULT ? -EINVAL : 0;
 }
 
+static enum seal_verb add_seals_verb(const struct cachet_seals *args)
+{
+	if (args->flags & CACHET_SEAL_PREPARE)
+		return SEAL_PREPARE;
+	return args->flags & CACHET_SEAL_COMMIT ? SEAL_COMMIT : SEAL_ADD;
+}
+
+/* Who hands a writable handle over may seal by it, though through another. */
+static bool handover_may(const struct ioctl_call *call, const struct cachet_seals *args)
+{
+	if (!args->handle)
+		return false;
+	if (args->flags & CACHET_SEAL_COMMIT)
+		return true;
+	return (args->flags & CACHET_SEAL_PREPARE) &&
+	       inode_has_handle(call->inode, args->handle, call->caller.uid);
+}
+
 void ioctl_add_seals(struct ioctl_call *call, const void *data)
 {
 	const struct cachet_seals *args = data;
-	unsigned handover = args->flags & HANDOVER_FLAGS;
 	struct seal_call seal = {
-		.verb = handover == CACHET_SEAL_PREPARE	 ? SEAL_PREPARE
-			: handover == CACHET_SEAL_COMMIT ? SEAL_COMMIT
-							 : SEAL_ADD,
+		.verb = add_seals_verb(args),
 		.seals = args->seals,
 		.flags = args->flags,
 		.timeout_ms = args->timeout_ms,
 		.handle = args->handle,
 		.owner = call->handle ? call->handle->id : 0,
-		.may_seal = ioctl_may(call),
+		.may_seal = ioctl_may(call) || handover_may(call, args),
 		.answer = answer_add_seals,
 	};
 	int result = add_seals_check(args);
 
-	/* Who hands a writable handle over may seal by it, though through another. */
-	if (handover && args->handle) {
-		struct handle *handed = handle_find(call->fs, args->handle);
-
-		if (seal.verb == SEAL_COMMIT || (handed && handed->inode == call->inode &&
-						 handed->uid == call->caller.uid))
-			seal.may_seal = true;
-	}
 	if (result)
 		reply_result(call->req, result);
-	else if (handover == CACHET_SEAL_ABORT)
+	else if (args->flags & CACHET_SEAL_ABORT)
 		handover_abort(call);
 	else
 		seal_call_start(call->req, call->inode, &seal);

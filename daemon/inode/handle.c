@@ -357,3 +357,17 @@ struct handle *handle_find(struct filesystem *fs, uint64_t id)
 	rcu_read_unlock();
 	return handle;
 }
+
+bool inode_has_handle(struct inode *inode, uint64_t id, uid_t uid)
+{
+	struct xarray *handles = &inode->fs->handles;
+	struct handle *handle;
+	bool found;
+
+	/* Who closes it takes it out of the table first, which waits for this. */
+	xarray_lock(handles);
+	handle = handle_find(inode->fs, id);
+	found = handle && handle->inode == inode && handle->uid == uid;
+	xarray_unlock(handles);
+	return found;
+}

@@ -79,13 +79,21 @@ void inode_resize_begins(struct inode *inode, pid_t thread, uint64_t handle);
 void handle_close(struct handle *handle);
 
 /**
- * handle_find() - the handle of a number
+ * handle_find() - the handle of a number that the kernel names
  *
- * The kernel sends no RELEASE while it has another request on the handle under way.
+ * The kernel sends no RELEASE while it has another request on the handle under way. A number that a
+ * client names is for inode_has_handle().
  * Context: any.
  * Return: borrows the handle; NULL when there is none.
  */
 struct handle *handle_find(struct filesystem *fs, uint64_t id);
+
+/**
+ * inode_has_handle() - has a user this file open by that number?
+ * @id: as a client says; it may be closed meanwhile
+ * Context: takes the lock of the table of handles. A snapshot.
+ */
+bool inode_has_handle(struct inode *inode, uint64_t id, uid_t uid);
 
 /**
  * handle_saw_request() - a request came through a handle, so that its open must be finished

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/* A handle that is closed while somebody names it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <glib.h>
+#include <pthread.h>
+
+#include <cachet/ioctl.h>
+
+#include "../fuzz/fake_fuse.h"
+#include "inode/handle.h"
+
+#define OPENS 20000
+#define STRANGER 1000
+
+struct opener {
+	struct inode *inode;
+	atomic_uint_least64_t handle; /* number of one that was open a moment ago */
+	atomic_bool done;
+};
+
+static void *open_and_close(void *data)
+{
+	const struct caller caller = { .uid = 0 };
+	struct opener *opener = data;
+
+	for (unsigned i = 0; i < OPENS; i++) {
+		struct handle *handle;
+
+		g_assert_cmpint(handle_open(opener->inode, O_RDWR, &caller, 0, NULL, &handle), ==,
+				0);
+		atomic_store(&opener->handle, handle->id);
+		for (volatile unsigned spins = 0; spins < i % 4096; spins++)
+			;
+		handle_close(handle);
+	}
+	atomic_store(&opener->done, true);
+	return NULL;
+}
+
+/*
+ * A stranger asks for a hand-over of somebody else's handle, which no request keeps open: it may be
+ * closed at the same time. That it is not looked at once it is freed is what the sanitizers see.
+ */
+static void test_handover_meets_close(void)
+{
+	static struct kernel kernel;
+	struct cachet_seals seals = {
+		.size = sizeof(seals),
+		.seals = F_SEAL_WRITE,
+		.flags = CACHET_SEAL_PREPARE,
+	};
+	struct fuse_file_info fi = { 0 };
+	struct opener opener = { 0 };
+	struct fuse_req *req;
+	pthread_t thread;
+
+	kernel_start(&kernel, CACHET_PLANE_DAEMON, true);
+	req = kernel_request(&kernel, NULL, NULL, NULL, 0, false);
+	kernel.ops->mknod(req, FUSE_ROOT_ID, "file", S_IFREG | 0644, 0);
+	kernel_sent(&kernel, req);
+	opener.inode = inode_find(&kernel.fs, kernel.nodes[1].ino);
+	kernel_caller(STRANGER, STRANGER);
+	g_assert_cmpint(pthread_create(&thread, NULL, open_and_close, &opener), ==, 0);
+	while (!atomic_load(&opener.done)) {
+		seals.handle = atomic_load(&opener.handle);
+		req = kernel_request(&kernel, NULL, NULL, NULL, 0, false);
+		kernel.ops->ioctl(req, opener.inode->ino, CACHET_IOC_ADD_SEALS, NULL, &fi, 0,
+				  &seals, sizeof(seals), sizeof(seals));
+		kernel_sent(&kernel, req);
+		g_assert_cmpint(kernel.result, ==, -EPERM);
+	}
+	pthread_join(thread, NULL);
+	kernel_reset(&kernel);
+	kernel_stop(&kernel);
+}
+
+int main(int argc, char **argv)
+{
+	g_test_init(&argc, &argv, NULL);
+	g_test_add_func("/handle/handover-meets-close", test_handover_meets_close);
+	return g_test_run();
+}
