@@ -197,26 +197,25 @@ def supported(t, name):
     return t.cachet and t.run.kernel.zero_range or not name.startswith('zero')
 
 
+def judge_old_handles(t, flags, what, seals):
+    for name, (by, function) in BY_HANDLE.items():
+        if supported(t, name):
+            cell = Cell(t, seals, flags)
+            cell.judge('%s, old %s handle' % (name, what), by, function, cell.old)
+            cell.close()
+
+
 @limit(40)
 def test_old_write_only_handles(t):
     for seals in combinations():
-        for name, (by, function) in BY_HANDLE.items():
-            if supported(t, name):
-                cell = Cell(t, seals, os.O_WRONLY)
-                cell.judge(name + ', old O_WRONLY handle', by, function, cell.old)
-                cell.close()
+        judge_old_handles(t, os.O_WRONLY, 'O_WRONLY', seals)
 
 
 @limit(40)
 def test_old_read_write_handles(t):
     for seals in combinations():
-        if t.kernel and seals & FROZEN:
-            continue  # no such handle can exist then: test_writers_rule
-        for name, (by, function) in BY_HANDLE.items():
-            if supported(t, name):
-                cell = Cell(t, seals, os.O_RDWR)
-                cell.judge(name + ', old O_RDWR handle', by, function, cell.old)
-                cell.close()
+        if not (t.kernel and seals & FROZEN):  # no such handle can exist then: test_writers_rule
+            judge_old_handles(t, os.O_RDWR, 'O_RDWR', seals)
 
 
 @limit(40)
