@@ -282,6 +282,9 @@ def test_while_it_serves(t):
         equal(Child(attempt, mount.path, t.kernel, library).wait(30), None, 'without failures')
         total = 0
         for function, (errors, also) in RUNTIME.items():
+            if function in ('pread', 'splice') and t.run.plane == 'unpriv':
+                # A read through the kernel's page cache, whose error Linux 7.3 makes EIO.
+                also += (errno.EIO,)
             total += each_failing(t, function, errors, functools.partial(
                 run_with, t, mount, plan, library, also))
         check(total > 100, 'calls failed in %d attempts only' % total)
