@@ -22,8 +22,8 @@
  * table. Whoever moved it there, under the lock, starts the release after the lock was dropped.
  * While it is RELEASING it is listed and hinders seals, but its id finds it no more. When the
  * kernel has let go of the pages (most often at once, on the same thread; see pin/engine.c) the pin
- * leaves the table, the folio counts fall, and then, with no lock held, released(), done() and put()
- * are called in this order.
+ * leaves the table, the folio counts fall, and then, with no lock held, released(), done() and
+ * put() are called in this order.
  *
  * A resident pin has a locked read-only window instead of folios and slots.
  */
