@@ -2,7 +2,7 @@
 /*
  * /proc/PID/fdinfo/FD of an io_uring has a line "UserBufs: N" and then, for each buffer, its
  * number, the address that it was registered from, and its length. A free slot has "<none>", or
- * on Linux 6.12 and before address and length zero. The pages stay pinned when the
+ * on Linux 6.12 and before the last address there is. The pages stay pinned when the
  * process unmaps them, and then the address is all that is left; so a buffer whose address maps
  * nothing is suspect, one whose address maps something else is not.
  *
@@ -54,7 +54,8 @@ static void buffer_scan(struct scan *scan, uint64_t start, uint64_t length)
 
 bool procrings_buffer(const char *line, uint64_t *start, uint64_t *length)
 {
-	return sscanf(line, " %*u: %" SCNx64 "/%" SCNu64, start, length) == 2 && *length;
+	return sscanf(line, " %*u: %" SCNx64 "/%" SCNu64, start, length) == 2 &&
+	       *start <= INT64_MAX;
 }
 
 /* Return: false when the kernel has told nothing, because somebody had the ring's lock. */

@@ -222,7 +222,8 @@ static void test_ring_buffers(void)
 	g_assert_cmpuint(length, ==, 65536);
 	/* Free slots, as newer and older kernels show them, and what follows the table. */
 	g_assert_false(procrings_buffer("16383: <none>\n", &start, &length));
-	g_assert_false(procrings_buffer("16383: 0x0/0\n", &start, &length));
+	g_assert_false(procrings_buffer("16383: 0xffffffffffffffff/4294967295\n", &start, &length));
+	g_assert_false(procrings_buffer("16383: 0xffffffffffffffff/1\n", &start, &length));
 	g_assert_false(procrings_buffer("PollList:\n", &start, &length));
 }
 
