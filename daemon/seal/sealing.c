@@ -187,6 +187,13 @@ static bool request_given_up(struct seal_request *request, int64_t now)
 	return request->interrupted;
 }
 
+/* Whoever was held off by one hand-over comes before the next one. */
+static bool request_lets_pass_locked(struct sealing *sealing, struct seal_request *request)
+{
+	lock_assert_held(sealing->lock);
+	return request->verb == SEAL_PREPARE && !list_empty(&sealing->admissions);
+}
+
 /* Ends what must end, and finds a request whose last step can be tried now. */
 static struct seal_request *sealing_next_ready_locked(struct sealing *sealing,
 						      struct list *finished)
@@ -209,7 +216,8 @@ static struct seal_request *sealing_next_ready_locked(struct sealing *sealing,
 		else if (expired && (hindered || asked))
 			request_finish_locked(sealing, request,
 					      request->crowded ? -EAGAIN : -EBUSY, finished);
-		else if (!hindered && request->retry_ms <= now)
+		else if (!hindered && request->retry_ms <= now &&
+			 !request_lets_pass_locked(sealing, request))
 			return request;
 	}
 	return NULL;
@@ -394,16 +402,16 @@ static void sealing_work_locked(struct sealing *sealing, bool borrowed)
 			return;
 		}
 		sealing->rerun = false;
-		while ((request = sealing_next_ready_locked(sealing, &finished))) {
+		/* One at a time: nobody who is done, or arrived meanwhile, waits for the others. */
+		request = sealing_next_ready_locked(sealing, &finished);
+		if (request)
 			sealing_try_locked(sealing, request, &finished, &added);
-			if (borrowed)
-				break;
-		}
 		if (sealing->prepared_handle && !sealing_prepared_locked(sealing))
 			sealing_forget_prepared_locked(sealing);
 		if (!sealing->prepared_handle)
 			list_splice(&resumed, &sealing->admissions);
-		if (list_empty(&finished) && list_empty(&resumed) && !sealing->rerun)
+		if ((!request || borrowed) && list_empty(&finished) && list_empty(&resumed) &&
+		    !sealing->rerun)
 			break;
 		pthread_mutex_unlock(sealing->lock);
 		if (added)

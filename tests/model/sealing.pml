@@ -70,6 +70,7 @@ bool memory_sealed;
 
 #define may_be_pinned (pinned > 0)
 #define has_time(r) (state[r] == WAITING && (retry[r] || finite[r]))
+#define somebody_arrived (waits[WRITER] || waits[PINNER] || waits[OWNER])
 #define somebody_waits (state[SEALER] == WAITING || state[HANDOVER] == WAITING)
 
 inline kick()
@@ -131,7 +132,8 @@ inline consider(r)
 		:: else ->
 			if
 			:: due[r] && (hindered || asked[r]) -> finish(r, BUSY)
-			:: !hindered && !retry[r] && !(due[r] && asked[r]) -> chosen = r
+			:: !hindered && !retry[r] && !(due[r] && asked[r]) &&
+			   !(verb[r] == PREPARE && somebody_arrived) -> chosen = r
 			:: else -> skip
 			fi
 		fi
@@ -157,12 +159,12 @@ inline resume(who)
 active proctype Runner()
 {
 	byte chosen;
-	bool hindered, finished, deny, granted, told;
+	bool hindered, finished, tried, deny, granted, told;
 
 end:	do
 	:: atomic { queued -> queued = false };
-again:		atomic { rerun = false; finished = false };
-next:		atomic {
+again:		atomic { rerun = false; finished = false; tried = false };
+		atomic {
 			chosen = REQUESTS;
 			consider(SEALER);
 			consider(HANDOVER);
@@ -180,9 +182,9 @@ next:		atomic {
 				:: hindered -> try_later(chosen)
 				:: else -> prepared = true; finish(chosen, GRANTED)
 				fi;
-				hindered = false
-			};
-			goto next
+				hindered = false;
+				tried = true
+			}
 		:: else ->
 			atomic {
 #ifndef BUG_NO_DENY
@@ -192,7 +194,8 @@ next:		atomic {
 				:: deny && writable > 0 ->
 					try_later(chosen);
 					deny = false;
-					goto next
+					tried = true;
+					goto tell
 				:: deny && writable <= 0 -> writable = -1
 				:: else -> skip
 				fi;
@@ -216,11 +219,10 @@ next:		atomic {
 #endif
 					try_later(chosen)
 				fi;
-				deny = false; granted = false
-			};
-			goto next
+				deny = false; granted = false; tried = true
+			}
 		fi;
-		atomic {
+tell:		atomic {
 			told = false;
 			if
 			:: !prepared ->
@@ -235,7 +237,9 @@ next:		atomic {
 			:: else -> skip
 			fi;
 			if
-			:: finished || told || rerun -> finished = false; told = false; goto again
+			:: finished || tried || told || rerun ->
+				finished = false; tried = false; told = false;
+				goto again
 			:: else -> skip
 			fi;
 			timer = prepared || has_time(SEALER) || has_time(HANDOVER);

@@ -170,6 +170,64 @@ static void test_expiry(void)
 	teardown(&file);
 }
 
+/* One hand-over after another is prepared, and nobody commits: who arrives is let in in between. */
+static void test_no_prepare_overtakes(void)
+{
+	struct arrival arrival;
+	struct file file;
+	struct waiter waiter;
+	struct writer ours;
+
+	setup_prepared(&file, &ours, &arrival);
+	g_assert_cmpint(hand_over_start(&waiter, &file, SEAL_PREPARE, 7, 9, -1), ==, -EINPROGRESS);
+	pthread_mutex_lock(&file.lock);
+	file.sealing.prepared_until = clock_now_ms();
+	sealing_wake_locked(&file.sealing);
+	pthread_mutex_unlock(&file.lock);
+	wait_until(atomic_load(&waiter.calls));
+	g_assert_cmpint(arrival.resumed, ==, 1);
+	g_assert_cmpint(waiter_wait(&waiter), ==, 0);
+	g_assert_cmpint(abort_handover(&file, 9), ==, 0);
+	remove_writer(&file, &ours);
+	teardown(&file);
+}
+
+#define STUBBORN 5
+
+/*
+ * So many ask again and again for what the memory refuses each time, after a while, that one of
+ * them is always due. Who arrives, and who gives up, is answered all the same.
+ */
+static void test_stubborn(void)
+{
+	struct waiter waiters[STUBBORN];
+	struct arrival arrival;
+	struct file file;
+	loff_t offset = 0;
+	int pipes[2], result;
+
+	setup(&file, true);
+	g_assert_cmpint(mapping_write(&file.mapping, "x", 1, 0), ==, 1);
+	g_assert_cmpint(pipe(pipes), ==, 0);
+	g_assert_cmpint(splice(mapping_fd(&file.mapping), &offset, pipes[1], NULL, 1, 0), ==, 1);
+	for (unsigned i = 0; i < STUBBORN; i++)
+		g_assert_cmpint(submit(&waiters[i], &file, F_SEAL_WRITE, -1), ==, -EINPROGRESS);
+	arrival_init(&arrival);
+	do {
+		result = admit(&file, &arrival.admission);
+	} while (result == 0);
+	g_assert_cmpint(result, ==, -EINPROGRESS);
+	arrival_wait(&arrival);
+	for (unsigned i = 0; i < STUBBORN; i++) {
+		seal_interrupt(&file.sealing, &waiters[i].request);
+		g_assert_cmpint(waiter_wait(&waiters[i]), ==, -EINTR);
+	}
+	close(pipes[0]);
+	close(pipes[1]);
+	assert_untouched(&file);
+	teardown(&file);
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
@@ -181,5 +239,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/admission/commit-waits", test_commit_waits);
 	g_test_add_func("/admission/abort", test_abort);
 	g_test_add_func("/admission/expiry", test_expiry);
+	g_test_add_func("/admission/no-prepare-overtakes", test_no_prepare_overtakes);
+	g_test_add_func("/admission/stubborn", test_stubborn);
 	return g_test_run();
 }
