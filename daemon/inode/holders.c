@@ -287,16 +287,27 @@ bool inode_owner_or_root(struct inode *inode, const struct caller *caller)
 	return caller->uid == 0 || caller->uid == inode->uid;
 }
 
+/* Text of a process may hold anything, and shall not look like a line of ours. */
+static void text_add_foreign(GString *text, const char *foreign)
+{
+	for (; *foreign; foreign++)
+		g_string_append_c(text, g_ascii_iscntrl(*foreign) ? '?' : *foreign);
+}
+
 static void text_add_process(GString *text, pid_t pid, uid_t uid, const char *comm)
 {
-	if (pid)
-		g_string_append_printf(text, " pid=%d uid=%u comm=%s", pid, uid, comm);
+	if (!pid)
+		return;
+	g_string_append_printf(text, " pid=%d uid=%u comm=", pid, uid);
+	text_add_foreign(text, comm);
 }
 
 static void text_add_label(GString *text, const char *label)
 {
-	if (label[0])
-		g_string_append_printf(text, " label=%s", label);
+	if (!label[0])
+		return;
+	g_string_append(text, " label=");
+	text_add_foreign(text, label);
 }
 
 GString *holders_text(GArray *holders)

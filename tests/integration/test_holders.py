@@ -125,6 +125,18 @@ def test_rings_of_clients(t):
 
 
 @needs('cachet')
+def test_no_forged_lines(t):
+    """A label with a newline in it is one line of the attributes all the same."""
+    path = new_file(t)
+    with opened(path) as fd:
+        abi.pin(fd, 0, PAGE, label='x\nwriter id=1\x1b[2J')
+        for name in abi.XATTR_PINS, abi.XATTR_HOLDERS:
+            lines = os.getxattr(path, name).decode().split('\n')
+            pins = [line for line in lines if line.endswith(' label=x?writer id=1?[2J')]
+            equal(len(pins), 1, name)
+
+
+@needs('cachet')
 def test_long_lists(t):
     """Lists of more than one page: every pin once, in the order of their ids."""
     path = new_file(t)
