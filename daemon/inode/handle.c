@@ -50,6 +50,9 @@ struct backing_map {
 #define BACKING_OPEN _IOW(229, 1, struct backing_map)
 #define BACKING_CLOSE _IOW(229, 2, uint32_t)
 
+/* Who is in a pid namespace that we do not see into has no number. */
+#define RESIZER_UNSEEN (-1)
+
 /* A thread that was woken with its answer is out of open() by then. */
 #define OPEN_FINISHED_MS 1000
 
@@ -166,6 +169,8 @@ static bool thread_has_moved_on(pid_t thread)
 	g_autoptr(GError) error = NULL;
 	long number;
 
+	if (thread <= 0) /* of a namespace that we do not see into */
+		return false;
 	if (!g_file_get_contents(path, &text, NULL, &error))
 		return g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOENT);
 	if (sscanf(text, "%ld", &number) != 1)
@@ -174,6 +179,12 @@ static bool thread_has_moved_on(pid_t thread)
 		if (number == calls[i])
 			return false;
 	return true;
+}
+
+/* A thread that opens a file has finished what it did with it before. */
+static bool thread_is_opener(pid_t thread, pid_t opener)
+{
+	return thread > 0 && thread == opener;
 }
 
 /* Is there a direct handle whose open the kernel may not have finished? @opener opens another. */
@@ -186,7 +197,8 @@ static bool inode_has_unfinished_open_locked(struct inode *inode, pid_t opener)
 	list_for_each(handle, &inode->handles, link) {
 		if (handle->mode != HANDLE_DIRECT || atomic_load(&handle->seen))
 			continue;
-		if (handle->since_ms > finished_before && handle->thread != opener &&
+		if (handle->since_ms > finished_before &&
+		    !thread_is_opener(handle->thread, opener) &&
 		    !thread_has_moved_on(handle->thread))
 			return true;
 		handle_saw_request(handle);
@@ -201,7 +213,7 @@ static bool inode_has_unfinished_open_locked(struct inode *inode, pid_t opener)
 static bool inode_has_unfinished_resize_locked(struct inode *inode, pid_t opener)
 {
 	lock_assert_held(&inode->lock);
-	if (!inode->resizer || inode->resizer == opener)
+	if (!inode->resizer || thread_is_opener(inode->resizer, opener))
 		return false;
 	if (inode->resized_ms > clock_now_ms() - OPEN_FINISHED_MS &&
 	    !thread_has_moved_on(inode->resizer))
@@ -220,7 +232,7 @@ void inode_resize_begins(struct inode *inode, pid_t thread, uint64_t handle)
 	/* Nobody shall wait for what will be refused, again and again perhaps. */
 	if (handle ? seals & SEALS_NO_WRITER : (seals & fixed) == fixed)
 		return;
-	inode->resizer = thread;
+	inode->resizer = thread ? thread : RESIZER_UNSEEN;
 	inode->resize_handle = handle;
 	inode->resized_ms = clock_now_ms();
 }

@@ -35,7 +35,7 @@ struct directory;
  * @past_writers: processes that had opened closed handles that hindered seals; the last ones of
  *           @nr_past_writers
  * @resizer: thread whose change of size the kernel may not have finished, begun at @resized_ms
- *           through the handle of the number @resize_handle, or without one (0)
+ *           through the handle of the number @resize_handle, or without one (0); -1: unseen
  * @memory_blocks: of 512 bytes, that the mount's figure contains; io=kernel
  * @was_writable: a handle that could map the memory writable has been open
  * @cache_clean: the kernel caches no page of before the write seal
