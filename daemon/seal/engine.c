@@ -9,6 +9,7 @@
 
 /* Each may sleep for 165 ms in the kernel for a file with unexplained references. */
 #define SEAL_THREADS 16
+#define BUSY_THREADS 8
 
 static void engine_work(gpointer sealing, gpointer data)
 {
@@ -33,11 +34,17 @@ int seal_engine_start(struct seal_engine *engine, void (*run)(struct sealing *se
 	engine->pool = pool_new(engine_work, engine, SEAL_THREADS);
 	if (!engine->pool)
 		return -EAGAIN;
+	engine->busy_pool = pool_new(engine_work, engine, BUSY_THREADS);
+	if (!engine->busy_pool) {
+		g_thread_pool_free(engine->pool, TRUE, TRUE);
+		return -EAGAIN;
+	}
 	engine->clock = g_main_context_new();
 	engine->loop = g_main_loop_new(engine->clock, FALSE);
 	engine->thread = g_thread_try_new("seal-clock", engine_clock, engine, NULL);
 	if (engine->thread)
 		return 0;
+	g_thread_pool_free(engine->busy_pool, TRUE, TRUE);
 	g_thread_pool_free(engine->pool, TRUE, TRUE);
 	g_main_loop_unref(engine->loop);
 	g_main_context_unref(engine->clock);
@@ -66,16 +73,17 @@ void seal_engine_stop(struct seal_engine *engine)
 	if (!engine->thread)
 		return;
 	engine_stop_clock(engine); /* first: its functions push */
+	g_thread_pool_free(engine->busy_pool, FALSE, TRUE);
 	g_thread_pool_free(engine->pool, FALSE, TRUE);
 	g_main_loop_unref(engine->loop);
 	g_main_context_unref(engine->clock);
 	engine->thread = NULL;
 }
 
-void seal_engine_push(struct seal_engine *engine, struct sealing *sealing)
+void seal_engine_push(struct seal_engine *engine, struct sealing *sealing, bool busy)
 {
 	handover_give(sealing);
-	g_thread_pool_push(engine->pool, sealing, NULL);
+	g_thread_pool_push(busy ? engine->busy_pool : engine->pool, sealing, NULL);
 }
 
 bool seal_engine_spare_take(struct seal_engine *engine)

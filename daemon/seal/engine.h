@@ -18,6 +18,8 @@ struct sealing;
  * struct seal_engine - one per mount
  * @run:     what is to be done for a file that has work
  * @pool:    does it
+ * @busy_pool: ... for files that are likely to make it sleep: whoever has many of them keeps no
+ *           other file waiting
  * @clock:   context of the timers
  * @loop:    runs @clock, on @thread
  * @waiting: requests that are not decided at the moment
@@ -32,6 +34,7 @@ struct sealing;
 struct seal_engine {
 	void (*run)(struct sealing *sealing);
 	GThreadPool *pool;
+	GThreadPool *busy_pool;
 	GMainContext *clock;
 	GMainLoop *loop;
 	GThread *thread;
@@ -60,11 +63,12 @@ int seal_engine_start(struct seal_engine *engine, void (*run)(struct sealing *se
 void seal_engine_stop(struct seal_engine *engine);
 
 /**
- * seal_engine_push() - a file has work for the pool
+ * seal_engine_push() - a file has work for a pool
  * @sealing: takes a reference that @run puts
+ * @busy: its memory had references when it was asked last
  * Context: any, locks may be held.
  */
-void seal_engine_push(struct seal_engine *engine, struct sealing *sealing);
+void seal_engine_push(struct seal_engine *engine, struct sealing *sealing, bool busy);
 
 /**
  * seal_engine_spare_take() - may this thread sleep for a seal?

@@ -86,7 +86,7 @@ static void sealing_kick_locked(struct sealing *sealing)
 	}
 	sealing->running = true;
 	sealing->ops->get(sealing);
-	seal_engine_push(sealing->engine, sealing);
+	seal_engine_push(sealing->engine, sealing, sealing->memory_busy);
 }
 
 static bool sealing_prepared_locked(struct sealing *sealing)
@@ -398,7 +398,7 @@ static void sealing_work_locked(struct sealing *sealing, bool borrowed)
 
 		if (borrowed && !first && !list_empty(&sealing->requests)) {
 			sealing->ops->get(sealing);
-			seal_engine_push(sealing->engine, sealing);
+			seal_engine_push(sealing->engine, sealing, sealing->memory_busy);
 			return;
 		}
 		sealing->rerun = false;

@@ -228,6 +228,43 @@ static void test_stubborn(void)
 	teardown(&file);
 }
 
+#define BUSY_FILES 20
+
+/* Files whose memory is known to be slow to answer, more than there are threads; then another. */
+static void test_busy_files(void)
+{
+	static struct file files[BUSY_FILES], other;
+	static struct waiter waiters[BUSY_FILES];
+	struct writer writers[BUSY_FILES];
+
+	for (unsigned i = 0; i < BUSY_FILES; i++) {
+		setup(&files[i], true);
+		files[i].sealing.engine = &files[0].engine;
+		files[i].sealing.memory_busy = true;
+		add_writer(&files[i], &writers[i], 7);
+		shut_gate(&files[i]);
+		g_assert_cmpint(hand_over_start(&waiters[i], &files[i], SEAL_PREPARE, 7, 8, -1),
+				==, -EINPROGRESS);
+	}
+	wait_at_gate(&files[0]);
+	setup(&other, true);
+	other.sealing.engine = &files[0].engine;
+	g_assert_cmpint(seal(&other, F_SEAL_WRITE, -1), ==, 0);
+	for (unsigned i = 0; i < BUSY_FILES; i++)
+		open_gate(&files[i]);
+	for (unsigned i = 0; i < BUSY_FILES; i++) {
+		g_assert_cmpint(waiter_wait(&waiters[i]), ==, 0);
+		g_assert_cmpint(abort_handover(&files[i], 8), ==, 0);
+		remove_writer(&files[i], &writers[i]);
+	}
+	wait_until(!atomic_load(&other.refs));
+	teardown(&other);
+	for (unsigned i = BUSY_FILES; i-- > 0;) {
+		wait_until(!atomic_load(&files[i].refs));
+		teardown(&files[i]);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
@@ -241,5 +278,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/admission/expiry", test_expiry);
 	g_test_add_func("/admission/no-prepare-overtakes", test_no_prepare_overtakes);
 	g_test_add_func("/admission/stubborn", test_stubborn);
+	g_test_add_func("/admission/busy-files", test_busy_files);
 	return g_test_run();
 }
