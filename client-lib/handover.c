@@ -67,6 +67,7 @@ static void handover_end(struct handover *handover)
 {
 	cachet_close_fd(&handover->writer);
 	cachet_close_fd(&handover->reader);
+	handover->writer = handover->reader = -1;
 }
 
 static int handover_holder(const struct handover *handover)
@@ -91,7 +92,10 @@ static bool fd_is_duplicate(int fd, int other, uint64_t handle)
 	return cachet_stat(other, &st) == 0 && st.handle == handle;
 }
 
-/* Does fdinfo show a POSIX lock that goes when a descriptor of the file is closed? */
+/*
+ * Does fdinfo show a POSIX lock that goes when a descriptor of the file is closed? Yes, perhaps,
+ * when nobody can tell, for the want of another descriptor.
+ */
 static bool fd_has_posix_lock(int fd)
 {
 	char path[48], line[256];
@@ -101,7 +105,7 @@ static bool fd_has_posix_lock(int fd)
 	snprintf(path, sizeof(path), "/proc/thread-self/fdinfo/%d", fd);
 	file = fopen(path, "re");
 	if (!file)
-		return false;
+		return errno != ENOENT;
 	while (!found && fgets(line, sizeof(line), file))
 		found = strncmp(line, "lock:", 5) == 0 && strstr(line, " POSIX ");
 	fclose(file);
@@ -188,8 +192,11 @@ static int fd_exchange(int fd, int replacement)
 }
 
 /* Return: 0 when the descriptor is read-write again. */
-static int handover_put_back(const struct handover *handover)
+static int handover_put_back(struct handover *handover)
 {
+	/* They have done their part, and there may be room for one more descriptor only. */
+	handover_end(handover);
+
 	auto_fd writable = cachet_reopen(handover->fd, O_RDWR | (handover->flags & OPEN_FLAGS));
 
 	if (writable < 0)
@@ -199,7 +206,7 @@ static int handover_put_back(const struct handover *handover)
 	return fd_exchange(handover->fd, writable);
 }
 
-static int handover_commit(const struct handover *handover)
+static int handover_commit(struct handover *handover)
 {
 	int result = fd_exchange(handover->fd, handover->reader);
 	int set;

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 import signal
 import struct
 import threading
@@ -80,6 +81,26 @@ class Untouched:
         equal(descriptors(), self.open, 'open descriptors')
         equal(signal.pthread_sigmask(signal.SIG_BLOCK, []), self.mask, 'blocked signals')
         equal(abi.get_seals(self.fd), 0, 'seals')
+
+
+class OneDescriptorLeft:
+    """Within this block this process can open one more, and that is all."""
+
+    def __enter__(self):
+        self.limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(descriptors()) + 9, self.limits[1]))
+        self.taken = []
+        try:
+            while True:
+                self.taken.append(os.open('/dev/null', os.O_RDONLY))
+        except OSError as error:
+            equal(error.errno, errno.EMFILE, 'the last descriptor')
+        os.close(self.taken.pop())
+
+    def __exit__(self, *_):
+        for fd in self.taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.limits)
 
 
 def check_sealed(fd, path, seals=THREE):
@@ -492,6 +513,49 @@ def test_put_back_unseen_reference(t):
     equal(os.read(reader, syscalls.PAGE), DATA[:syscalls.PAGE], 'the page')
     equal(library.add_seals(fd, THREE), 0, 'when it has gone')
     check_sealed(fd, path)
+    os.close(fd)
+
+
+@needs('kernel')
+def test_put_back_with_one_descriptor(t):
+    """What takes the place of the descriptor finds room though there is none to spare."""
+    library = Library(t)
+    path, fd = make(t)
+    reader, writer = os.pipe()
+    with syscalls.Map(fd, syscalls.PAGE, RW) as view:
+        syscalls.vmsplice(writer, view, syscalls.PAGE)
+    with OneDescriptorLeft():
+        result = library.add_seals(fd, THREE)
+    equal(result, -errno.EBUSY, 'with a page in a pipe')
+    check_dress(fd, os.O_RDWR)
+    equal(os.read(reader, syscalls.PAGE), DATA[:syscalls.PAGE], 'the page')
+    with OneDescriptorLeft():
+        result = library.add_seals(fd, THREE)
+    equal(result, 0, 'when it has gone')
+    check_sealed(fd, path)
+    os.close(fd)
+
+
+@needs('kernel')
+def test_locks_with_one_descriptor(t):
+    """Nobody can look for POSIX locks then; a refusal keeps them all the same."""
+    library = Library(t)
+    path, fd = make(t)
+    fcntl.fcntl(fd, fcntl.F_SETLK, WHOLE_FILE_WRITE)
+
+    def child(link):
+        os.close(fd)
+        with opened(path, os.O_RDWR):
+            link.send('open')
+            link.recv()
+    other = Child(child)
+    equal(other.recv(), 'open', 'the child')
+    with OneDescriptorLeft():
+        result = library.add_seals_timeout(fd, THREE, abi.FLAG_NOWAIT)
+    equal(result, -errno.EBUSY, 'seal')
+    equal(locks_hold(path), (True, False), 'after a refusal')
+    other.send('go')
+    other.wait()
     os.close(fd)
 
 
