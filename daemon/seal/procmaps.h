@@ -29,7 +29,8 @@ struct procmap {
  * @visit: returns false to end the scan
  * @data: for @visit
  *
- * Processes that this one may not look into are left out, as are mappings that come and go.
+ * Processes that this one may not look into are left out, as are mappings that come and go, and
+ * processes whose map is locked for LOOK_PATIENCE_MS (seal/proclook.h).
  * Context: sleeps; time in proportion to the mappings of all processes.
  * Return: 0; -EPERM (there is no /proc).
  */
@@ -44,7 +45,7 @@ int procmaps_scan(dev_t device, uint64_t ino, bool (*visit)(const struct procmap
 bool procmaps_any_writable(dev_t device, uint64_t ino);
 
 enum procmaps_found {
-	PROCMAPS_NOTHING, /* nothing is mapped there, or we may not look */
+	PROCMAPS_NOTHING, /* nothing is mapped there, or we may not, or cannot, look */
 	PROCMAPS_FILE,	  /* the file, at least in part */
 	PROCMAPS_OTHER,	  /* something else */
 };

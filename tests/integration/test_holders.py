@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Who holds a file: what the list of holders names, and to whom."""
+import contextlib
 import errno
+import mmap
 import os
+import subprocess
 import time
 
 import abi
 import syscalls
 from abi import SEAL_WRITE
-from harness import PAGE, Background, check, equal, needs, opened, refused, run_as, within
-from pinning import NOBODY_PID, RW, SIZE, device, holders_of, new_file, pinned
+from harness import (PAGE, Background, Child, check, equal, limit, needs, opened, refused, run_as,
+                     within, write_file)
+from library import Library
+from pinning import DATA, NOBODY_PID, RW, SIZE, device, holders_of, new_file, pinned
+from slowfs import SlowFs
 
 
 @needs('cachet')
@@ -122,6 +128,54 @@ def test_rings_of_clients(t):
         check(b'perhaps' in holder.label, 'a buffer that is not mapped is not certain')
         dev.stop()
     t.add_seals(path, SEAL_WRITE)
+
+
+def lock_own_map(link, path, slow_path):
+    """Map a file for reading, and let nobody look at our map any more: a fault keeps its lock for
+    as long as the slow file system does not answer, and who wants to change it stands before all
+    who want to read."""
+    with opened(path) as fd:
+        syscalls.Map(fd, PAGE, mmap.PROT_READ)
+    with opened(slow_path) as fd:
+        private = syscalls.Map(fd, PAGE, mmap.PROT_READ, mmap.MAP_PRIVATE)
+    memory = os.open('/proc/self/mem', os.O_RDONLY)
+    Background(os.pread, memory, 8, private.address)
+    link.recv()
+    Background(mmap.mmap, -1, PAGE)
+    link.recv()
+
+
+@needs('kernel', 'root')
+@limit(60)
+def test_a_process_that_cannot_be_looked_at(t):
+    """It hinders neither lists nor seals nor the end of the daemon, each of which would look."""
+    # Not below the test's directory, where a stuck mount would hinder cleaning up.
+    with SlowFs(os.path.dirname(t.mount.path)) as slow, contextlib.ExitStack() as at_end:
+        with t.private_mount() as mount:
+            path = os.path.join(mount.path, 'file')
+            write_file(path, DATA)
+            child = Child(lock_own_map, path, slow.path)
+            at_end.callback(child.kill)
+            at_end.callback(slow.go)
+            check(slow.wait_for_read(), 'the fault did not arrive')
+            child.send()
+            within(5, lambda: stuck(child.pid), 'a map that cannot be read')
+            with opened(path, os.O_RDWR) as fd:
+                equal([h.kind for h in abi.holders(fd)], [abi.HOLDER_WRITER], 'holders')
+                equal(os.getxattr(path, abi.XATTR_HOLDERS).count(b'\n'), 1, 'as an attribute')
+                equal(Library(t).add_seals(fd, SEAL_WRITE), 0, 'a seal by hand-over')
+                check('cannot be looked at' in mount.log(), 'the log does not say so')
+
+
+def stuck(pid):
+    """Would whoever reads the map of a process wait? Asked by one who can be killed."""
+    with subprocess.Popen(['cat', '/proc/%d/smaps' % pid], stdout=subprocess.DEVNULL) as cat:
+        try:
+            cat.wait(0.5)
+            return False
+        except subprocess.TimeoutExpired:
+            cat.kill()
+            return True
 
 
 @needs('cachet')
