@@ -125,14 +125,16 @@ static int memfd_make(void)
 int memory_require(struct memory *memory)
 {
 	int fd = atomic_load_explicit(&memory->fd, memory_order_acquire);
+	int error;
 
 	if (fd >= 0)
 		return fd;
-	do
+	do {
 		fd = memfd_make();
-	while (fd < 0 && errno == EMFILE && parking_make_room());
+		error = errno;
+	} while (fd < 0 && error == EMFILE && parking_make_room());
 	if (fd < 0)
-		return -errno;
+		return -error;
 	return memory_publish(&memory->fd, fd);
 }
 
@@ -140,6 +142,7 @@ int memory_require_readonly(struct memory *memory)
 {
 	char path[32];
 	int fd = atomic_load_explicit(&memory->fd_readonly, memory_order_acquire);
+	int error;
 
 	if (fd >= 0)
 		return fd;
@@ -147,11 +150,12 @@ int memory_require_readonly(struct memory *memory)
 	if (fd < 0)
 		return fd;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	do
+	do {
 		fd = open(path, O_RDONLY | O_CLOEXEC);
-	while (fd < 0 && errno == EMFILE && parking_make_room());
+		error = errno;
+	} while (fd < 0 && error == EMFILE && parking_make_room());
 	if (fd < 0)
-		return -errno;
+		return -error;
 	return memory_publish(&memory->fd_readonly, fd);
 }
 

@@ -4,8 +4,11 @@
 #include <fcntl.h>
 #include <glib.h>
 #include <pthread.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "memory/memory.h"
@@ -176,6 +179,62 @@ static void test_no_descriptors(void)
 	destroy_all();
 }
 
+/* As many descriptors in flight as a user may have. */
+static void fill_flight(int socket, unsigned count)
+{
+	char control[CMSG_SPACE(200 * sizeof(int))] = { 0 };
+	char zero = 0;
+	struct iovec byte = { &zero, 1 };
+	struct msghdr message = {
+		.msg_iov = &byte,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = CMSG_SPACE(count * sizeof(int)),
+	};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(count * sizeof(int));
+	for (unsigned i = 0; i < count; i++)
+		memcpy(CMSG_DATA(header) + i * sizeof(int), &(int){ 0 }, sizeof(int));
+	g_assert_cmpint(sendmsg(socket, &message, 0), ==, 1);
+}
+
+/* No descriptor, and none may be in flight: who wants one is told the former. */
+static void test_no_flight(void)
+{
+	const struct rlimit few = { 100, 100 };
+	int pair[2], spare[100];
+	unsigned count = 0;
+
+	if (!g_test_subprocess()) {
+		g_test_trap_subprocess(NULL, 0, G_TEST_SUBPROCESS_INHERIT_STDERR);
+		g_test_trap_assert_passed();
+		return;
+	}
+	g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &few), ==, 0);
+	if (geteuid() == 0)
+		g_assert_cmpint(setresuid(65534, 65534, 65534), ==, 0);
+	prctl(PR_SET_DUMPABLE, 1); /* for LeakSanitizer */
+	memory_init(&memories[0]);
+	memory_init(&memories[1]);
+	fill(0); /* idle: it could make room */
+	g_assert_cmpint(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), ==, 0);
+	fill_flight(pair[0], few.rlim_cur + 1);
+	while (count < G_N_ELEMENTS(spare) && (spare[count] = dup(0)) >= 0)
+		count++;
+	g_assert_false(parking_make_room());
+	g_assert_cmpint(memory_hold(&memories[1]), ==, 0);
+	g_assert_cmpint(memory_require(&memories[1]), ==, -EMFILE);
+	memory_release(&memories[1]);
+	for (unsigned i = 0; i < count; i++)
+		close(spare[i]);
+	check(0);
+	memory_destroy(&memories[0]);
+	memory_destroy(&memories[1]);
+}
+
 static void *check_many(void *data)
 {
 	GRand *random = g_rand_new_with_seed(GPOINTER_TO_UINT(data));
@@ -206,6 +265,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/parking/seals_and_changes", test_seals_and_changes);
 	g_test_add_func("/parking/reserve", test_reserve);
 	g_test_add_func("/parking/no_descriptors", test_no_descriptors);
+	g_test_add_func("/parking/no_flight", test_no_flight);
 	g_test_add_func("/parking/threads", test_threads);
 	return g_test_run();
 }
