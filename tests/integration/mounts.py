@@ -2,6 +2,7 @@
 """Mounts: start a daemon, find its connection, end it cleanly or by force."""
 import contextlib
 import errno
+import functools
 import os
 import pwd
 import re
@@ -306,6 +307,13 @@ class Run:
             else:
                 raise Failure('%s is not built' % name)
         return self._found[key]
+
+    @functools.cached_property
+    def sanitised(self):
+        """Is a sanitizer linked to the daemon?"""
+        libraries = subprocess.run(['ldd', self.binary('daemon', 'cachetd')], text=True,
+                                   stdout=subprocess.PIPE, check=True).stdout
+        return 'libasan' in libraries or 'libtsan' in libraries
 
     def _reachable(self, path):
         """A normal user may not be able to enter the build directory: give it a copy."""
