@@ -17,21 +17,21 @@ static struct {
 	pid_t pids[LOOKS_LOST_MAX];
 } lost = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-/* Return: where @from stood and @to stands now; NULL when there is no @from. */
-static pid_t *lost_replace(pid_t from, pid_t to)
+/* Return: was there one? */
+static bool lost_replace(pid_t from, pid_t to)
 {
 	scoped_mutex(&lost.lock);
 	for (unsigned i = 0; i < LOOKS_LOST_MAX; i++)
 		if (lost.pids[i] == from) {
 			lost.pids[i] = to;
-			return &lost.pids[i];
+			return true;
 		}
-	return NULL;
+	return false;
 }
 
 static bool lost_has(pid_t pid)
 {
-	return lost_replace(pid, pid) != NULL;
+	return lost_replace(pid, pid);
 }
 
 void proclook_init(struct proclook *look)
