@@ -4,7 +4,6 @@
  * knows whose time is over. It decides who is released; pinning.c does it.
  */
 #include <errno.h>
-#include <signal.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/lock.h"
+#include "base/thread.h"
 #include "cache/pinning_internal.h"
 
 #define TTL_MAX_MS (INT64_C(1) << 60)
@@ -327,8 +327,6 @@ struct pin_table *pin_table_new(struct pin_engine *engine, const struct pin_owne
 {
 	struct pin_table *table = mem_zalloc(sizeof(*table));
 	pthread_condattr_t monotonic;
-	sigset_t all, old;
-	int ret;
 
 	if (!table)
 		return NULL;
@@ -348,11 +346,7 @@ struct pin_table *pin_table_new(struct pin_engine *engine, const struct pin_owne
 	pthread_cond_init(&table->due, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&table->thread, NULL, table_watch_deadlines, table);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (ret) {
+	if (thread_start(&table->thread, NULL, table_watch_deadlines, table)) {
 		table_destroy(table);
 		return NULL;
 	}

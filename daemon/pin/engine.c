@@ -35,7 +35,6 @@
 #include <liburing.h>
 #include <linux/membarrier.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/mman.h>
@@ -48,6 +47,7 @@
 #include "base/alloc.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 #define ENGINE_SLOTS_MIN 64u   /* a smaller table is not worth having */
 #define ENGINE_BATCH 64u       /* completions read at once */
@@ -293,13 +293,8 @@ static void *engine_thread(void *data)
 /* Where the kernel is lazy. */
 static int engine_start_thread(struct pin_engine *engine)
 {
-	sigset_t all, old;
-	int ret;
+	int ret = thread_start(&engine->thread, NULL, engine_thread, engine);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&engine->thread, NULL, engine_thread, engine);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (!ret)
 		pthread_setname_np(engine->thread, "cachet-pins");
 	return ret ? -ENOMEM : 0;

@@ -2,7 +2,6 @@
 #include "seal/proclook.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -10,6 +9,7 @@
 #include "base/clock.h"
 #include "base/lock.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 /* The processes that a thread each waits for in vain; 0 is a free place. */
 static struct {
@@ -82,17 +82,13 @@ static void *look_thread(void *data)
 static bool look_start(struct proclook *look)
 {
 	pthread_attr_t detached;
-	sigset_t all, old;
 	pthread_t thread;
 	bool started;
 
 	look->refs++;
 	pthread_attr_init(&detached);
 	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	started = pthread_create(&thread, &detached, look_thread, look) == 0;
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	started = thread_start(&thread, &detached, look_thread, look) == 0;
 	pthread_attr_destroy(&detached);
 	if (!started)
 		look->refs--;
