@@ -28,6 +28,16 @@ static void test_admission(void)
 	teardown(&file);
 }
 
+/* A reference that nobody explains, for as long as the pipe is open. */
+static void put_page_into_pipe(struct file *file, int pipes[2])
+{
+	loff_t offset = 0;
+
+	g_assert_cmpint(mapping_write(&file->mapping, "x", 1, 0), ==, 1);
+	g_assert_cmpint(pipe(pipes), ==, 0);
+	g_assert_cmpint(splice(mapping_fd(&file->mapping), &offset, pipes[1], NULL, 1, 0), ==, 1);
+}
+
 /*
  * The last step fails: a page that is in a pipe has a reference that nobody explains, for which the
  * memory waits by itself. Who arrived meanwhile may write.
@@ -37,13 +47,10 @@ static void test_admission_after_failure(void)
 	struct arrival arrival;
 	struct file file;
 	struct waiter waiter;
-	loff_t offset = 0;
 	int pipes[2], result;
 
 	setup(&file, true);
-	g_assert_cmpint(mapping_write(&file.mapping, "x", 1, 0), ==, 1);
-	g_assert_cmpint(pipe(pipes), ==, 0);
-	g_assert_cmpint(splice(mapping_fd(&file.mapping), &offset, pipes[1], NULL, 1, 0), ==, 1);
+	put_page_into_pipe(&file, pipes);
 	g_assert_cmpint(submit(&waiter, &file, F_SEAL_WRITE, 50), ==, -EINPROGRESS);
 	arrival_init(&arrival);
 	do {
@@ -203,13 +210,10 @@ static void test_stubborn(void)
 	struct waiter waiters[STUBBORN];
 	struct arrival arrival;
 	struct file file;
-	loff_t offset = 0;
 	int pipes[2], result;
 
 	setup(&file, true);
-	g_assert_cmpint(mapping_write(&file.mapping, "x", 1, 0), ==, 1);
-	g_assert_cmpint(pipe(pipes), ==, 0);
-	g_assert_cmpint(splice(mapping_fd(&file.mapping), &offset, pipes[1], NULL, 1, 0), ==, 1);
+	put_page_into_pipe(&file, pipes);
 	for (unsigned i = 0; i < STUBBORN; i++)
 		g_assert_cmpint(submit(&waiters[i], &file, F_SEAL_WRITE, -1), ==, -EINPROGRESS);
 	arrival_init(&arrival);
