@@ -31,17 +31,15 @@ static const struct verb *verb_find(const char *name)
 	return NULL;
 }
 
-/* What we open must not become standard output: messages would end in somebody's file. */
+/*
+ * What we open must not become standard output: messages would end in somebody's file. What fills
+ * the gap is open the wrong way round, so that to use a closed stream still is an error.
+ */
 static void standard_streams_fill(void)
 {
-	int fd;
-
-	/* Reading only, so that what is printed to a closed output still is an error. */
-	do {
-		fd = open("/dev/null", O_RDONLY);
-	} while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd >= 0)
-		close(fd);
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			(void)open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
 }
 
 int main(int argc, char **argv)

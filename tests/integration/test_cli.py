@@ -150,6 +150,12 @@ def test_put_from_standard_input(t):
     equal(read_file(t.path('empty')), b'', 'contents of an empty file')
     equal(t.get_seals(t.path('empty')), THREE, 'seals of an empty file')
     cachet(t, 'put', '-', t.dir, status=1, data=b'x')
+    # A standard input that is closed is no empty file.
+    program = t.run.binary('client-lib', 'cachet')
+    done = subprocess.run(['sh', '-c', 'exec "$@" <&-', 'sh', program, 'put', '-', t.path('closed')],
+                          stderr=subprocess.PIPE, timeout=15, check=False)
+    equal((done.returncode, b'EBADF' in done.stderr), (1, True), 'put without standard input')
+    equal(names(t), ['a', 'empty'], 'names')
 
 
 @needs('cachet')
