@@ -48,21 +48,35 @@ const char *colour(FILE *stream, const char *code)
 	return sequence;
 }
 
+/* What is lost stays lost, but stdio tells only once why. */
+static int output_error;
+
+int cli_flush(void)
+{
+	if (output_error)
+		return -output_error;
+	if (fflush(stdout))
+		output_error = errno;
+	else if (ferror(stdout))
+		output_error = EIO;
+	return -output_error;
+}
+
 int cli_finish(int status)
 {
-	int error = 0, fd;
+	static bool told;
+	int fd;
 
-	if (fflush(stdout))
-		error = errno;
-	else if (ferror(stdout))
-		error = EIO;
 	/* Some file systems tell only when a descriptor is closed. */
-	fd = error ? -1 : dup(STDOUT_FILENO);
+	fd = cli_flush() ? -1 : dup(STDOUT_FILENO);
 	if (fd >= 0 && close(fd))
-		error = errno;
-	if (!error)
+		output_error = errno;
+	if (!output_error)
 		return status;
-	fprintf(stderr, "cachet: standard output: %s: %s\n", errno_name(error), strerror(error));
+	if (!told)
+		fprintf(stderr, "cachet: standard output: %s: %s\n", errno_name(output_error),
+			strerror(output_error));
+	told = true;
 	return CLI_REFUSED;
 }
 
@@ -121,7 +135,7 @@ int verb_getopt(const struct verb *verb, int argc, char **argv, const char *lett
 int verb_refused(const struct verb *verb, const char *subject, int error, const char *reason)
 {
 	/* What was printed so far comes first, also when both go to the same place. */
-	fflush(stdout);
+	cli_flush();
 	fprintf(stderr, "cachet %s: %s%s%s%s%s: %s\n", verb->name, subject ? subject : "",
 		subject ? ": " : "", colour(stderr, "1;31"), errno_name(error), colour(stderr, "0"),
 		reason ? reason : strerror(abs(error)));

@@ -84,7 +84,13 @@ int file_open(const char *path);
 const char *errno_name(int error);
 
 /**
- * cli_finish() - flush standard output
+ * cli_flush() - flush standard output
+ * Return: 0; or the negative errno why something that was printed, at any time, did not arrive.
+ */
+int cli_flush(void);
+
+/**
+ * cli_finish() - flush standard output; say what went wrong with it, once
  * Return: @status, or CLI_REFUSED when what was printed did not arrive.
  */
 int cli_finish(int status);

@@ -308,7 +308,7 @@ static void terminal_leave(struct top *top)
 {
 	if (top->entered)
 		fputs("\033[?25h\033[?1049l", stdout);
-	fflush(stdout);
+	cli_flush();
 	if (top->raw)
 		tcsetattr(STDIN_FILENO, TCSANOW, &top->saved);
 	top->raw = false;
@@ -378,7 +378,7 @@ static int top_loop(struct top *top, int64_t interval_ms, uint64_t looks)
 			return result;
 		top_print(top);
 		/* Nobody reads it any more. */
-		if (fflush(stdout) || ferror(stdout))
+		if (cli_flush())
 			break;
 	}
 	return 0;

@@ -508,10 +508,11 @@ def test_broken_output(t):
         for words in (('seals', path), ('stat', t.mnt), ('stat', '--json', t.mnt),
                       ('stat', '--prometheus', t.mnt), ('top', '-n1', t.mnt), ('top', t.mnt),
                       ('doctor', t.mnt)):
-            for output in (full, writer):
+            for output, why in ((full, b'ENOSPC'), (writer, b'EPIPE')):
                 process = subprocess.run([program, *words], stdout=output, timeout=15,
-                                         stderr=subprocess.DEVNULL, check=False)
+                                         stderr=subprocess.PIPE, check=False)
                 equal(process.returncode, 1, 'exit status of %s' % (words,))
+                check(why in process.stderr, 'message of %s: %s' % (words, process.stderr))
             process = subprocess.run(['sh', '-c', 'exec "$@" >&-', 'sh', program, *words],
                                      stderr=subprocess.DEVNULL, timeout=15, check=False)
             equal(process.returncode, 1, 'exit status of %s, output closed' % (words,))
@@ -599,7 +600,7 @@ def test_pin_without_output(t):
             process = subprocess.run([*words, 'pin', path], stdout=output, timeout=15,
                                      stderr=subprocess.PIPE, check=False)
             equal(process.returncode, 1, 'exit status')
-            check(b'standard output' in process.stderr, process.stderr)
+            equal(process.stderr.count(b'standard output'), 1, str(process.stderr))
     equal(pins(path), [], 'pins')
 
 
