@@ -3,6 +3,7 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,13 @@ const char *errno_name(int error)
 		return name;
 	snprintf(number, sizeof(number), "errno %d", error);
 	return number;
+}
+
+bool signal_is_ignored(int number)
+{
+	struct sigaction action;
+
+	return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 
 const char *colour(FILE *stream, const char *code)

@@ -96,6 +96,13 @@ int cli_flush(void);
 int cli_finish(int status);
 
 /**
+ * signal_is_ignored() - is this how the program was started, by nohup(1) for instance?
+ *
+ * Then it stays so.
+ */
+bool signal_is_ignored(int number);
+
+/**
  * colour() - escape sequence for a terminal that wants colours, else ""
  * @stream: stdout or stderr
  * @code: of SGR, such as "1;31"; "0" ends

@@ -80,20 +80,25 @@ static void options_parse(const struct verb *verb, int argc, char **argv,
 		{ "resident", no_argument, NULL, OPTION_RESIDENT },
 		{ 0 },
 	};
+	const char *value = NULL;
 	int option, words;
-	bool dashes;
 
-	while ((option = verb_getopt(verb, argc, argv, "", longs)) != -1)
+	while ((option = verb_getopt(verb, argc, argv, "", longs)) != -1) {
 		option_take(verb, option, options);
+		value = optarg;
+	}
 	words = argc - optind;
-	dashes = strcmp(argv[optind - 1], "--") == 0;
 	if (words == 0)
 		verb_usage(verb, "which file?");
-	if (words > 1 && !dashes)
-		verb_usage(verb, "one file only; a command comes after '--'");
 	options->path = argv[optind];
-	if (words > 1)
-		options->command = argv + optind + 1;
+	if (words == 1)
+		return;
+	options->command = argv + optind + 1;
+	/* getopt_long() has moved the dashes before the file, unless others were there already. */
+	if (words > 2 && strcmp(options->command[0], "--") == 0)
+		options->command++;
+	else if (strcmp(argv[optind - 1], "--") != 0 || argv[optind - 1] == value)
+		verb_usage(verb, "one file only; a command comes after '--'");
 }
 
 static const char *reason(int error)
@@ -166,10 +171,13 @@ static int command_run(const struct verb *verb, char **command, const sigset_t *
 {
 	static const int forwarded[] = { SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 };
 	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	/* Ignored, there would be no exit status to wait for. */
+	void (*on_child)(int number) = signal(SIGCHLD, SIG_DFL);
 	int status;
 
 	command_pid = fork();
 	if (command_pid == 0) {
+		signal(SIGCHLD, on_child);
 		sigprocmask(SIG_SETMASK, before, NULL);
 		command_exec(command);
 	}
@@ -178,7 +186,8 @@ static int command_run(const struct verb *verb, char **command, const sigset_t *
 		signal(SIGINT, SIG_IGN);
 		signal(SIGQUIT, SIG_IGN);
 		for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++)
-			sigaction(forwarded[i], &action, NULL);
+			if (!signal_is_ignored(forwarded[i]))
+				sigaction(forwarded[i], &action, NULL);
 	}
 	sigprocmask(SIG_SETMASK, before, NULL);
 	if (command_pid < 0)
@@ -244,22 +253,18 @@ static int pin_hold(const struct verb *verb, const struct pin_options *options, 
 
 static int pin_run(const struct verb *verb, int argc, char **argv)
 {
+	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2 };
 	struct pin_options options = { .path = NULL };
 	sigset_t signals, before;
 	uint64_t id;
 	int fd, status, result;
 
 	options_parse(verb, argc, argv, &options);
-	/* Whoever sees the pin may send a signal. */
+	/* Whoever sees the pin may send a signal. What is ignored would come all the same if blocked. */
 	sigemptyset(&signals);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGHUP);
-	if (options.command) {
-		sigaddset(&signals, SIGQUIT);
-		sigaddset(&signals, SIGUSR1);
-		sigaddset(&signals, SIGUSR2);
-	}
+	for (size_t i = 0; i < (options.command ? 6 : 3); i++)
+		if (!signal_is_ignored(numbers[i]))
+			sigaddset(&signals, numbers[i]);
 	sigprocmask(SIG_BLOCK, &signals, &before);
 	fd = pin_open(&options, O_RDONLY, &id);
 	if (fd == -EPERM || fd == -EACCES) {

@@ -54,10 +54,9 @@ static void signals_catch(void)
 {
 	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP };
 	struct sigaction action = { .sa_handler = on_signal };
-	struct sigaction before;
 
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-		if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+		if (!signal_is_ignored(numbers[i]))
 			sigaction(numbers[i], &action, NULL);
 }
 

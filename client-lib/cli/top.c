@@ -277,11 +277,9 @@ static void signals_handle(struct top *top)
 	sigemptyset(&blocked);
 	for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++) {
 		struct sigaction action = { .sa_handler = handled[i].handler };
-		struct sigaction before;
 
-		/* A shell without job control starts us with SIGTSTP ignored. */
-		if (handled[i].number == SIGTSTP && sigaction(SIGTSTP, NULL, &before) == 0 &&
-		    before.sa_handler == SIG_IGN)
+		/* nohup ignores SIGHUP, a shell without job control SIGTSTP. */
+		if (signal_is_ignored(handled[i].number))
 			continue;
 		sigaction(handled[i].number, &action, NULL);
 		sigaddset(&blocked, handled[i].number);

@@ -381,6 +381,34 @@ def test_pin_command(t):
 
 
 @needs('cachet')
+def test_pin_finds_its_command(t):
+    path = pinned_file(t)
+    os.rename(path, t.path('-x'))
+    for words, status in ((('--', '-x', '--', 'sh', '-c', 'exit 7'), 7), (('--', '-x', 'false'), 1),
+                          (('./-x', '--label', '--', '--', 'sh', '-c', 'exit 7'), 7),
+                          (('--label', '--', './-x', 'true'), 2)):
+        equal(end(start(t, 'pin', *words, cwd=t.dir)).status, status, str(words))
+
+
+@needs('cachet')
+def test_pin_with_ignored_signals(t):
+    """Ignored from the start, as nohup and shells do it, they stay ignored."""
+    path = pinned_file(t)
+
+    def ignore():
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_IGN)
+    equal(end(start(t, 'pin', path, '--', 'sh', '-c', 'exit 7', preexec_fn=ignore)).status, 7,
+          'the status of a command, SIGCHLD is ignored')
+    process = start(t, 'pin', path, preexec_fn=ignore)
+    number = int(process.stdout.readline())
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    cachet(t, 'unpin', path, number)
+    equal(end(process).status, 1, 'when it was broken, not ended by a signal')
+
+
+@needs('cachet')
 def test_pin_held(t):
     path = pinned_file(t)
     process = start(t, 'pin', path)

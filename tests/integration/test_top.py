@@ -12,7 +12,7 @@ import termios
 import time
 
 from harness import Failure, check, equal, needs
-from test_cli import cachet, environment
+from test_cli import cachet, end, environment, start
 
 
 class Screen:
@@ -101,6 +101,19 @@ def test_top_interrupted(t):
         screen.await_text(t.mnt[-10:])
         screen.process.send_signal(number)
         equal(screen.end(), 0, 'exit status')
+
+
+@needs('cachet')
+def test_top_with_ignored_signals(t):
+    """Ignored from the start, as nohup and shells do it, they stay ignored."""
+    process = start(t, 'top', t.mnt, '--interval', '0.3', '--count', '3',
+                    preexec_fn=lambda: [signal.signal(number, signal.SIG_IGN)
+                                        for number in (signal.SIGHUP, signal.SIGINT)])
+    lines = process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    answer = end(process)
+    equal((answer.status, (lines.decode() + answer.out).count('handles')), (0, 3), 'looks')
 
 
 @needs('cachet')
