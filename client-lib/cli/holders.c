@@ -104,8 +104,9 @@ const struct verb verb_holders = {
 	.summary = "print who stands in the way of a seal against writing",
 	.help = "\n"
 		"Prints a line for each who holds FILE so that it cannot be sealed against writing:\n"
-		"processes that have it open for writing, pins, mappings, buffers that are registered\n"
-		"with an io_uring, and references that the kernel has and nobody explains. Nothing is\n"
-		"printed when nobody does. Processes are shown to the file's owner and root only.\n",
+		"processes that have it open for reading and writing (io=kernel), pins, mappings,\n"
+		"buffers that are registered with an io_uring, and references that the kernel has and\n"
+		"nobody explains. Nothing is printed when nobody does. Processes are shown to the\n"
+		"file's owner and root only.\n",
 	.run = holders_run,
 };

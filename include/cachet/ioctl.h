@@ -142,7 +142,7 @@ struct cachet_pin_list {
 };
 
 enum cachet_holder_kind {
-	CACHET_HOLDER_WRITER = 1,  /* a handle open for writing */
+	CACHET_HOLDER_WRITER = 1,  /* a handle open for reading and writing, io=kernel */
 	CACHET_HOLDER_PIN = 2,     /* a pin of ours: id, range, label */
 	CACHET_HOLDER_MAPPING = 3, /* a shared mapping that may be written, found in /proc */
 	CACHET_HOLDER_RING = 4,    /* registered buffers of a client's own io_uring */
