@@ -24,6 +24,7 @@ import ctypes
 import errno
 import mmap
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -180,6 +181,9 @@ class BusyError(OSError):
         super().__init__(errno.EBUSY, f'the file is still held: {who}', path)
         self.holders = holders
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.filename, self.holders)
+
 
 def _check(result: int, path: str | None = None) -> int:
     if result < 0:
@@ -187,9 +191,17 @@ def _check(result: int, path: str | None = None) -> int:
     return result
 
 
+def _raw(text: str | bytes) -> bytes:
+    """For C, which would cut it at a NUL."""
+    raw = os.fsencode(text)
+    if b'\0' in raw:
+        raise ValueError('embedded null byte')
+    return raw
+
+
 def _bits(seals: Iterable[str] | str) -> int:
     text = seals if isinstance(seals, str) else ','.join(seals) or 'none'
-    result: int = _library.cachet_seals_from_string(text.encode())
+    result: int = _library.cachet_seals_from_string(_raw(text))
     if result < 0:
         raise ValueError(f'no list of seals: {text!r}')
     return result
@@ -213,12 +225,22 @@ def _milliseconds(seconds: float | None) -> int:
     return round(seconds * 1000)
 
 
+def _time_to_live(seconds: float) -> int:
+    """Milliseconds; 0 is for ever, and nothing else becomes that."""
+    if not 0 <= seconds < 1e12:
+        raise ValueError(f'no time to live: {seconds}')
+    return max(round(seconds * 1000), 1) if seconds else 0
+
+
 def _text(raw: bytes) -> str:
     return raw.decode(errors='replace')
 
 
 class File:
-    """An open file of a cachet mount. Closes its descriptor at the end of a with block."""
+    """An open file of a cachet mount. Closes its descriptor at the end of a with block, or with its
+    last reference, and its pins with it."""
+
+    _fd = -1
 
     def __init__(self, fd: int, path: str | None = None) -> None:
         self._fd, self.path = fd, path
@@ -232,6 +254,11 @@ class File:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            warnings.warn(f'{self.path!r} was not closed', ResourceWarning, source=self)
+            self.close()
 
     def __enter__(self) -> File:
         return self
@@ -261,7 +288,8 @@ class File:
         os.ftruncate(self.fileno(), size)
 
     def map(self, *, write: bool = False) -> mmap.mmap:
-        """The whole file as shared memory. Close what is mapped writable before sealing."""
+        """The whole file as shared memory. A map of a file that is open for reading and writing
+        stands in the way of a seal, writable or not: close it before."""
         access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
         # mmap keeps a duplicate of a descriptor, which would stand in the way of a seal if it is
         # open for writing; trackfd=False of Python 3.13 does without.
@@ -296,7 +324,7 @@ class File:
     def publish(self, path: str | os.PathLike[str]) -> None:
         """Give a file of create() its name."""
         name = os.fspath(path)
-        _check(_library.cachet_publish(self.fileno(), os.fsencode(name)), name)
+        _check(_library.cachet_publish(self.fileno(), _raw(name)), name)
         self.path = name
 
     # --- pins and holders ---
@@ -306,15 +334,17 @@ class File:
         """Pin a range, by default to the end of the file. Returns the number of the pin."""
         identity = ctypes.c_uint64()
         size = len(self) - offset if length is None else length
-        if offset < 0 or size < 0:
+        if offset < 0 or size < 0 or offset + size >= 1 << 63:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self.path)
         _check(_library.cachet_pin_timed(
             self.fileno(), offset, size, _PIN_RESIDENT if resident else 0,
-            None if label is None else label.encode(), round(ttl * 1000),
+            None if label is None else _raw(label), _time_to_live(ttl),
             ctypes.byref(identity)), self.path)
         return identity.value
 
     def unpin(self, identity: int) -> None:
+        if not 0 <= identity < 1 << 64:
+            _check(-errno.ENOENT, self.path)
         _check(_library.cachet_unpin(self.fileno(), identity), self.path)
 
     @contextlib.contextmanager
@@ -350,7 +380,7 @@ class File:
 def create(mountpoint: str | os.PathLike[str]) -> File:
     """A file without a name, open for reading and writing."""
     path = os.fspath(mountpoint)
-    return File(_check(_library.cachet_create(os.fsencode(path), os.O_CLOEXEC), path))
+    return File(_check(_library.cachet_create(_raw(path), os.O_CLOEXEC), path))
 
 
 def open(path: str | os.PathLike[str], mode: str = 'r') -> File:  # noqa: A001
@@ -367,7 +397,7 @@ def seal(path: str | os.PathLike[str], seals: Iterable[str] | str = DEFAULT_SEAL
          wait: float | None = None, populate: bool = False) -> None:
     """Seal a file by name."""
     name = os.fspath(path)
-    result = _library.cachet_seal_path(os.fsencode(name), _bits(seals),
+    result = _library.cachet_seal_path(_raw(name), _bits(seals),
                                        _SEAL_POPULATE if populate else 0, _milliseconds(wait))
     if result == -errno.EBUSY:
         holders: list[Holder] = []

@@ -5,8 +5,10 @@ import ctypes
 import errno
 import importlib.util
 import os
+import pickle
 import subprocess
 import sys
+import warnings
 
 import abi
 from harness import MiB, Failure, check, equal, needs, refused
@@ -119,6 +121,82 @@ def test_python_pins(t):
         file.seal()
 
 
+@needs('cachet')
+def test_python_forgotten_file(t):
+    """A file that nobody closes is closed with its last reference, and says so as others do."""
+    cachet = module(t)
+    path = t.sealable(b'x')
+    before = len(os.listdir('/proc/self/fd'))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        for _ in range(3):
+            equal(cachet.open(path).seals, frozenset(), 'seals')
+        equal(len(os.listdir('/proc/self/fd')), before, 'descriptors')
+        equal([w.category for w in told], [ResourceWarning] * 3, 'warnings')
+        with cachet.open(path) as file:
+            pass
+        del file
+        equal(len(told), 3, 'warnings, with a file that was closed')
+    with raises(TypeError):
+        cachet.File()
+
+
+@needs('cachet')
+def test_python_text_with_nul(t):
+    """What C would cut at a NUL means another file, seal or label."""
+    cachet = module(t)
+    path = t.sealable(bytes(8192))
+    with cachet.open(path) as file:
+        for call, words in ((cachet.seal, (path + '\0x',)), (cachet.seal, (path, 'write\0x')),
+                            (file.seal, ('write\0x',)), (file.publish, (t.path('b') + '\0x',)),
+                            (cachet.create, (t.dir + '\0x',)),
+                            (cachet.create, (os.fsencode(t.dir) + b'\0',)),
+                            (cachet.stat, (path + '\0x',)), (cachet.open, (path + '\0x',))):
+            with raises(ValueError):
+                call(*words)
+        with raises(ValueError):
+            file.pin(label='a\0b')
+        equal((file.seals, file.pins()), (frozenset(), []), 'seals and pins')
+
+
+@needs('cachet')
+def test_python_numbers(t):
+    """What ctypes would cut to 64 bits, or rounding to none, is refused or kept."""
+    cachet = module(t)
+    path = t.sealable(bytes(8192))
+    with cachet.open(path) as file:
+        for ttl in (-1, float('nan'), float('inf'), 1e30):
+            with raises(ValueError):
+                file.pin(ttl=ttl)
+        for offset, length in ((1 << 64, 4096), (0, (1 << 64) + 4096), (-1, 1), (0, -1)):
+            with raises(OSError):
+                file.pin(offset, length)
+            equal(raises.last.errno, errno.EINVAL, 'errno of a range from %d' % offset)
+        equal(file.pins(), [], 'pins')
+        if abi.stat_path(t.mnt).features & abi.FEATURE_PINS:
+            identity = file.pin(resident=True)
+            with raises(FileNotFoundError):
+                file.unpin((1 << 64) + identity)
+            file.unpin(identity)
+            with contextlib.suppress(FileNotFoundError):
+                identity = file.pin(resident=True, ttl=0.0001)
+                for pin in file.pins():
+                    check(pin.ttl, 'a short time to live became none')
+                file.unpin(identity)
+
+
+@needs('cachet')
+def test_python_errors_travel(t):
+    """Exceptions of workers come back pickled."""
+    cachet = module(t)
+    path = t.sealable(b'x')
+    for error in (cachet.BusyError(path, [cachet.Holder('pin', 1, 2, 3, 0, 4096, 0.5, 'c', 'l')]),
+                  cachet.BusyError(None, [])):
+        again = pickle.loads(pickle.dumps(error))
+        equal((type(again), str(again), again.errno, again.filename, again.holders),
+              (type(error), str(error), errno.EBUSY, error.filename, error.holders), 'an error')
+
+
 @needs('mmap')
 def test_python_map(t):
     if not t.cachet:
@@ -130,6 +208,8 @@ def test_python_map(t):
             memory[:5] = b'hello'
             with raises(cachet.BusyError):
                 file.seal(wait=0.05)
+        with file.map() as memory, raises(cachet.BusyError):
+            file.seal(wait=0.05)
         file.seal()
         with file.map() as memory:
             equal(memory[:5], b'hello', 'contents')
