@@ -97,6 +97,9 @@ void fsop_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		what = ATTR_KILL_PRIV;
 	if (inode && (what & ATTR_KILL_PRIV))
 		what |= request_kill(req, inode);
+	/* Else the kernel sends a mode with the size, without what a stranger to the group loses. */
+	if (inode && (what & ATTR_SIZE) && !(inode->fs->features & CACHET_FEATURE_KILLPRIV_V2))
+		what |= request_kill_unless_root(req, inode);
 	if (to_set & FUSE_SET_ATTR_ATIME_NOW)
 		attr->st_atim = now;
 	if (to_set & FUSE_SET_ATTR_MTIME_NOW)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who loses the set-id bits of a file by writing to it: as the kernel says where it says so, and by
- * who asks where it does not (before Linux 5.12, or with an old libfuse).
+ * Who loses the set-id bits of a file by writing to it or truncating it: as the kernel says where it
+ * says so, and by who asks where it does not (before Linux 5.12, or with an old libfuse).
  */
 #include <fcntl.h>
 #include <glib.h>
@@ -10,7 +10,8 @@
 #include "inode/inode.h"
 
 #define USER 1000
-#define MODE (S_ISUID | 0755)
+/* Without the group's x bit only a stranger to the group, which is root's, loses setgid. */
+#define MODE (S_ISUID | S_ISGID | 0745)
 
 /* The write or the open by @uid, @told: and the kernel says that the bits have to go. */
 struct attempt {
@@ -56,8 +57,9 @@ static struct kernel_node *file_node(void)
 static void check_mode(const struct attempt *attempt)
 {
 	struct inode *inode = inode_find(&kernel.fs, file_node()->ino);
+	mode_t left = attempt->uid ? 0745 : S_ISGID | 0745;
 
-	g_assert_cmpuint(inode->mode & 07777, ==, attempt->dropped ? 0755 : MODE);
+	g_assert_cmpuint(inode->mode & 07777, ==, attempt->dropped ? left : MODE);
 	kernel_caller(0, 0);
 	kernel_reset(&kernel);
 }
@@ -103,6 +105,24 @@ static void test_truncating_open(void)
 	}
 }
 
+static void test_truncate(void)
+{
+	for (size_t i = 0; i < G_N_ELEMENTS(attempts); i++) {
+		struct fuse_file_info fi = { .flags = O_RDWR | O_CREAT };
+		struct stat attr = { .st_size = 1 };
+		struct fuse_req *req;
+		int to_set = FUSE_SET_ATTR_SIZE;
+
+		if (attempts[i].told)
+			to_set |= FUSE_SET_ATTR_KILL_SUID;
+		file_make(&attempts[i], &fi);
+		req = kernel_request(&kernel, file_node(), NULL, NULL, 0, false);
+		kernel.ops->setattr(req, file_node()->ino, &attr, to_set, NULL);
+		kernel_sent(&kernel, req);
+		check_mode(&attempts[i]);
+	}
+}
+
 /* An open that truncates nothing leaves the bits alone, whoever asks. */
 static void test_plain_open(void)
 {
@@ -125,6 +145,7 @@ int main(int argc, char **argv)
 	kernel_start(&kernel, CACHET_PLANE_DAEMON, false);
 	g_test_add_func("/setid/write", test_write);
 	g_test_add_func("/setid/truncating-open", test_truncating_open);
+	g_test_add_func("/setid/truncate", test_truncate);
 	g_test_add_func("/setid/plain-open", test_plain_open);
 	result = g_test_run();
 	kernel_stop(&kernel);
