@@ -315,6 +315,8 @@ int handle_open(struct inode *inode, int flags, const struct caller *caller, uns
 	struct handle *handle = handle_new(inode, flags, caller);
 	int result = memory_hold(&inode->mapping.memory);
 
+	/* Where @admission is resumed the file may be opened, closed and forgotten while we return. */
+	inode_get(inode);
 	if (result == 0) {
 		result = handle_attach(handle, kill, admission);
 		if (result)
@@ -322,9 +324,9 @@ int handle_open(struct inode *inode, int flags, const struct caller *caller, uns
 	}
 	if (result) {
 		g_free(handle);
+		inode_put(inode);
 		return result;
 	}
-	inode_get(inode);
 	*out = handle;
 	return 0;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A handle that is closed while somebody names it. */
+/* A handle that is closed while somebody names it, a file that goes while it is opened. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
@@ -75,9 +75,84 @@ static void test_handover_meets_close(void)
 	kernel_stop(&kernel);
 }
 
+struct arrival {
+	struct inode *inode;
+	struct admission admission;
+	atomic_bool resumed;
+	int result;
+};
+
+static void arrival_resumed(struct admission *admission)
+{
+	atomic_store(&container_of(admission, struct arrival, admission)->resumed, true);
+}
+
+static void *arrive(void *data)
+{
+	const struct caller caller = { .uid = 0 };
+	struct arrival *arrival = data;
+	struct handle *handle;
+
+	arrival->result = handle_open(arrival->inode, O_RDWR, &caller, 0, &arrival->admission,
+				      &handle);
+	return NULL;
+}
+
+static bool arrival_waits(struct inode *inode)
+{
+	scoped_mutex(&inode->lock);
+	return !list_empty(&inode->sealing.admissions);
+}
+
+/*
+ * Who is put aside may be resumed and answered, and its file closed, removed and forgotten, before
+ * the thread that has put it aside returns. That one is held up at the table of handles.
+ */
+static void test_put_aside_meets_forget(void)
+{
+	static struct kernel kernel;
+	struct filesystem *fs = &kernel.fs;
+	struct arrival arrival = { .admission.resume = arrival_resumed };
+	const struct caller maker = { .uid = 0 };
+	pthread_t thread;
+	uint64_t ino;
+
+	kernel_start(&kernel, CACHET_PLANE_KERNEL, true);
+	g_assert_cmpint(inode_new(fs, S_IFREG | 0600, 0, &maker, fs->root, NULL, &arrival.inode),
+			==, 0);
+	ino = arrival.inode->ino;
+	list_init(&arrival.admission.link);
+	pthread_mutex_lock(&arrival.inode->lock);
+	arrival.inode->sealing.prepared_handle = arrival.inode->sealing.prepared_owner = 1;
+	arrival.inode->sealing.prepared_until = INT64_MAX;
+	g_assert_cmpint(pthread_create(&thread, NULL, arrive, &arrival), ==, 0);
+	while (!atomic_load(&fs->stats.handles))
+		g_usleep(100);
+	xarray_lock(&fs->handles);
+	pthread_mutex_unlock(&arrival.inode->lock);
+	while (!arrival_waits(arrival.inode))
+		g_usleep(100);
+	pthread_mutex_lock(&arrival.inode->lock);
+	g_assert_cmpint(sealing_abort_locked(&arrival.inode->sealing, 1), ==, 0);
+	pthread_mutex_unlock(&arrival.inode->lock);
+	while (!atomic_load(&arrival.resumed))
+		g_usleep(100);
+	inode_put(arrival.inode); /* the kernel's lookup, which was the last reference but one */
+	rcu_barrier();
+	arrival.inode = inode_lookup(fs, ino);
+	g_assert_nonnull(arrival.inode);
+	inode_put(arrival.inode);
+	xarray_unlock(&fs->handles);
+	pthread_join(thread, NULL);
+	g_assert_cmpint(arrival.result, ==, -EINPROGRESS);
+	kernel_reset(&kernel);
+	kernel_stop(&kernel);
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/handle/handover-meets-close", test_handover_meets_close);
+	g_test_add_func("/handle/put-aside-meets-forget", test_put_aside_meets_forget);
 	return g_test_run();
 }
