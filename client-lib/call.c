@@ -9,13 +9,29 @@
 /* The mount's own default cannot be asked for; this is what it is unless somebody chose another. */
 #define DEFAULT_PATIENCE_MS 150
 
+/*
+ * Why an ioctl() failed. To a call that it does not know a device may say anything; a mount answers
+ * for files and directories.
+ */
+static int ioctl_error(int fd)
+{
+	int error = errno;
+	struct stat st;
+
+	if (error == ENOSYS)
+		return -ENOTTY;
+	if (error != EINTR && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+		return error == EBADF ? -EBADF : -ENOTTY;
+	return -error;
+}
+
 int cachet_ioctl(int fd, unsigned long request, void *argument)
 {
 	for (;;) {
 		if (ioctl(fd, request, argument) >= 0)
 			return 0;
 		if (errno != EINTR)
-			return errno == ENOSYS ? -ENOTTY : -errno;
+			return ioctl_error(fd);
 	}
 }
 
@@ -37,9 +53,7 @@ static int ioctl_seals_once(int fd, unsigned seals, unsigned flags, int timeout_
 		.handle = handle,
 	};
 
-	if (ioctl(fd, CACHET_IOC_ADD_SEALS, &argument) < 0)
-		return errno == ENOSYS ? -ENOTTY : -errno;
-	return 0;
+	return ioctl(fd, CACHET_IOC_ADD_SEALS, &argument) < 0 ? ioctl_error(fd) : 0;
 }
 
 /*

@@ -42,19 +42,24 @@ static void test_other_descriptors(void)
 {
 	int memfd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	int directory = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* It says EINVAL to what it does not know. */
+	int device = open("/dev/urandom", O_RDWR | O_CLOEXEC);
 	int pair[2], tube[2];
 
 	g_assert_cmpint(memfd, >=, 0);
 	g_assert_cmpint(directory, >=, 0);
+	g_assert_cmpint(device, >=, 0);
 	g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), ==, 0);
 	g_assert_cmpint(pipe2(tube, O_CLOEXEC), ==, 0);
 	all_calls_say(memfd, -ENOTTY);
 	g_assert_cmpint(fcntl(memfd, F_GET_SEALS), ==, 0);
 	all_calls_say(directory, -ENOTTY);
+	all_calls_say(device, -ENOTTY);
 	all_calls_say(pair[0], -ENOTTY);
 	all_calls_say(tube[0], -ENOTTY);
 	close(memfd);
 	close(directory);
+	close(device);
 	close(pair[0]);
 	close(pair[1]);
 	close(tube[0]);
