@@ -176,8 +176,16 @@ unsigned seals_option(const struct verb *verb, const char *text);
 
 /**
  * mounts_list() - the cachet mounts that this process can see
- * @paths: set to an array of @count paths; takes: free each and the array
+ * @paths: set to an array of @count paths, each once; takes: free each and the array
  * @count: set
  * Return: 0 or a negative errno.
  */
 int mounts_list(char ***paths, size_t *count);
+
+/**
+ * mount_is_hidden() - is this the error of a listed mount that is another user's, covered, or gone?
+ *
+ * Nobody has asked for it: it is passed over.
+ * @error: negative errno of open() or cachet_statx()
+ */
+bool mount_is_hidden(int error);

@@ -48,6 +48,19 @@ static char *mount_path(char *line)
 	return path;
 }
 
+static bool is_listed(char *const *paths, size_t count, const char *path)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(paths[i], path) == 0)
+			return true;
+	return false;
+}
+
+bool mount_is_hidden(int error)
+{
+	return error == -EACCES || error == -ENOENT || error == -ENOTDIR || error == -ENOTTY;
+}
+
 int mounts_list(char ***paths, size_t *count)
 {
 	FILE *file = fopen("/proc/self/mountinfo", "re");
@@ -63,8 +76,11 @@ int mounts_list(char ***paths, size_t *count)
 		char *path = mount_path(line);
 		char **longer;
 
-		if (!path)
+		/* Of those that cover each other in one place only the last can be reached. */
+		if (!path || is_listed(*paths, *count, path)) {
+			free(path);
 			continue;
+		}
 		longer = realloc(*paths, (*count + 1) * sizeof(*longer));
 		if (longer) {
 			*paths = longer;

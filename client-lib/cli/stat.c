@@ -219,19 +219,17 @@ static void print_prometheus(const struct mount_figures *all, size_t count)
 
 /* --- */
 
-/* @asked: the user named this mount; one of another user's that was only found is passed over. */
+/* @asked: the user named this mount; else one that is hidden is passed over. */
 static int figures_read(const struct verb *verb, const char *path, bool asked,
 			struct mount_figures *figures)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	int result;
+	int result = fd < 0 ? -errno : cachet_statx(fd, &figures->st, sizeof(figures->st));
 
-	if (fd < 0 && errno == EACCES && !asked)
+	if (fd >= 0)
+		close(fd);
+	if (!asked && mount_is_hidden(result))
 		return CLI_DONE;
-	if (fd < 0)
-		return verb_refused(verb, path, -errno, NULL);
-	result = cachet_statx(fd, &figures->st, sizeof(figures->st));
-	close(fd);
 	if (result)
 		return verb_refused(verb, path, result,
 				    result == -ENOTTY ? "this is not on a cachet mount" : NULL);

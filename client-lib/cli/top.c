@@ -144,8 +144,7 @@ static int top_look(struct top *top)
 			row->before = before->now;
 			row->known = true;
 		}
-		/* Another user's mount, which nobody asked for. */
-		if (row->error == -EACCES && !top->only)
+		if (!top->only && mount_is_hidden(row->error))
 			free(row->path);
 		else
 			kept++;

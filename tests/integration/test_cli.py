@@ -494,6 +494,30 @@ def test_stat(t):
         check(name.startswith('cachet_') and value >= 0, name)
 
 
+@needs('cachet', 'root')
+def test_stat_of_mounts_that_are_covered(t):
+    """What cannot be reached is nobody's business; what is mounted twice in one place is told once."""
+    def told():
+        answer = end(start(t, 'stat', '--json'))
+        return [f['path'] for f in json.loads(answer.out)].count(mount.path), mount.path in answer.err
+
+    def shown():
+        return cachet(t, 'top', '--count', '1').out.count(mount.path + '\n')
+    with t.private_mount() as mount:
+        equal((told(), shown()), ((1, False), 1), 'told and shown')
+        subprocess.run(['mount', '--bind', mount.path, mount.path], check=True)
+        try:
+            equal((told(), shown()), ((1, False), 1), 'bound to itself: told and shown')
+        finally:
+            subprocess.run(['umount', mount.path], check=True)
+        for covered in (mount.path, os.path.dirname(mount.path)):
+            subprocess.run(['mount', '-t', 'tmpfs', 'none', covered], check=True)
+            try:
+                equal((told(), shown()), ((0, False), 0), 'covered: told and shown')
+            finally:
+                subprocess.run(['umount', covered], check=True)
+
+
 @needs('cachet')
 def test_stat_strange_names(t):
     path = t.sealable(DATA, name='a "b"\\\n\u00fc')
