@@ -16,10 +16,10 @@ marked_processes() {
 	done 2>/dev/null
 }
 
-# "DEVICE-MINOR MOUNTPOINT" of what is mounted below a directory, the newest first.
+# "DEVICE-MINOR MOUNTPOINT" of what is mounted below a directory, the newest first; the mount point
+# as mountinfo has it, where a blank is \040.
 mounts_below() {
-	awk -v dir="$1/" '{ gsub(/\\040/, " ", $5) }
-		index($5, dir) == 1 { split($3, number, ":"); print number[2], $5 }' \
+	awk -v dir="$1/" 'index($5, dir) == 1 { split($3, number, ":"); print number[2], $5 }' \
 		/proc/self/mountinfo | tac
 }
 
@@ -28,6 +28,7 @@ mounts_below() {
 sweep() {
 	local minor point pid found=
 	while read -r minor point; do
+		printf -v point %b "$point"
 		found=1
 		if ((EUID == 0)); then
 			echo 1 >"/sys/fs/fuse/connections/$minor/abort"

@@ -39,17 +39,22 @@ SANITIZER_ENV = {
 
 class MountInfo:
     def __init__(self, line):
-        fields = line.split()
+        fields = line.split(' ')
         dash = fields.index('-')
         self.device = tuple(int(n) for n in fields[2].split(':'))
         self.path = re.sub(r'\\([0-7]{3})', lambda m: chr(int(m.group(1), 8)), fields[4])
         self.kind, self.source, self.options = fields[dash + 1], fields[dash + 2], fields[dash + 3]
 
 
+def mount_lines():
+    """Lines of mountinfo. Somebody else's mount point need not be text."""
+    with open('/proc/self/mountinfo', encoding='utf-8', errors='surrogateescape') as file:
+        return file.read().split('\n')[:-1]
+
+
 def mounts_below(path):
     """Mounts at or below a path, latest first."""
-    with open('/proc/self/mountinfo') as file:
-        found = [MountInfo(line) for line in file]
+    found = [MountInfo(line) for line in mount_lines()]
     return [m for m in reversed(found) if m.path == path or m.path.startswith(path + '/')]
 
 

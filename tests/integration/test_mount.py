@@ -374,6 +374,24 @@ def test_mount_again_after_the_end(t):
 
 
 @needs('cachet')
+def test_mount_point_that_is_no_text(t):
+    """A blank, a newline, bytes that are no UTF-8: for the daemon, and for others who read mounts."""
+    path = os.path.join(t.run.work, os.fsdecode(b'odd \xff\xc2\x85\n\\name'))
+    os.mkdir(path)
+    try:
+        mount = t.run.new_mount(path=path)
+        if mount.uid:
+            os.chown(path, mount.uid, mount.gid)
+        with mount:
+            write_file(path + '/a', b'bytes')
+            equal(read_file(path + '/a'), b'bytes', 'contents')
+            equal(mount_at(path).kind, 'fuse.cachet', 'kind of mount')
+        check(not mount_at(path), 'still mounted')
+    finally:
+        os.rmdir(path)
+
+
+@needs('cachet')
 @limit(30)
 def test_many_mounts_at_once(t):
     mounts = [t.run.new_mount() for _ in range(4)]

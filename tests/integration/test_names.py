@@ -9,6 +9,7 @@ import abi
 import syscalls
 from harness import (Background, Failure, check, equal, needs, opened, outcome, pattern, read_file,
                      refused, run_as, write_file)
+from mounts import mount_lines
 
 
 def test_mkdir_rmdir(t):
@@ -303,8 +304,7 @@ def test_owner_and_sticky(t):
 
 @needs('cachet')
 def test_what_kind_of_mount_it_is(t):
-    with open('/proc/self/mountinfo') as file:
-        lines = [line for line in file if ' %s ' % t.mnt in line]
+    lines = [line for line in mount_lines() if ' %s ' % t.mnt in line]
     check(lines and ' fuse.cachet ' in lines[0], 'type of the mount: %r' % lines)
     directory = abi.stat_path(t.dir)
     equal((directory.file_size, directory.file_handles, directory.seals), (0, 0, 0),

@@ -12,7 +12,7 @@ import syscalls
 from abi import SEAL_WRITE
 from harness import (Child, MiB, Failure, check, equal, limit, needs, opened, refused, run_as,
                      within, write_file)
-from mounts import daemons_of, mount_at
+from mounts import daemons_of, mount_at, mount_lines
 from test_mount import end_of
 
 
@@ -38,8 +38,7 @@ def test_settings(t):
         with mount:
             equal(mount.stat()['inodes_max'], 1024, 'limit of inodes')
             check('allow_other' not in mount_at(mount.path).options, 'allow_other is on')
-            with open('/proc/self/mountinfo', encoding='utf-8') as file:
-                line = next(line for line in file if mount.path in line)
+            line = next(line for line in mount_lines() if mount.path in line)
             check('noatime' in line, 'noatime: ' + line)
             equal(mount.as_user(os.stat, mount.path).st_mode & 0o7777, 0o750, 'mode')
 
