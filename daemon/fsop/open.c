@@ -16,8 +16,7 @@
 
 /**
  * struct open_request - one open under way
- * @inode:   OPEN: borrowed from the kernel's lookup; CREATE: owned
- * @created: CREATE of a name that somebody else has just made: the reply hands the inode over, too
+ * @inode: borrowed from the kernel's lookup
  */
 struct open_request {
 	struct admission admission;
@@ -26,7 +25,6 @@ struct open_request {
 	struct caller caller;
 	int flags;
 	unsigned kill;
-	bool created;
 	struct request_clock clock;
 };
 
@@ -67,21 +65,15 @@ static void open_request_run(struct open_request *open)
 		return;
 	}
 	request_stop_clock(fs, &open->clock);
-	if (result) {
+	if (result)
 		reply_result(open->req, result);
-		if (open->created)
-			inode_put(open->inode);
-	} else if (open->created) {
-		reply_create(open->req, open->inode, handle);
-	} else {
+	else
 		reply_open(open->req, handle);
-	}
 	g_free(open);
 	request_answered(fs);
 }
 
-static void open_request_start(fuse_req_t req, struct inode *inode,
-			       const struct fuse_file_info *fi, bool created)
+static void open_request_start(fuse_req_t req, struct inode *inode, const struct fuse_file_info *fi)
 {
 	struct open_request *open = g_new0(struct open_request, 1);
 
@@ -92,7 +84,6 @@ static void open_request_start(fuse_req_t req, struct inode *inode,
 	open->caller = request_caller(req);
 	open->flags = fi->flags;
 	open->kill = fi->flags & O_TRUNC ? request_kill_as_told(req, inode, fi) : 0;
-	open->created = created;
 	open->clock = request_put_aside(inode->fs);
 	open_request_run(open);
 }
@@ -102,23 +93,9 @@ void fsop_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct inode *inode = inode_find(request_filesystem(req, CACHET_REQUEST_OPEN), ino);
 
 	if (inode && inode_is_regular(inode))
-		open_request_start(req, inode, fi, false);
+		open_request_start(req, inode, fi);
 	else
 		reply_result(req, inode ? -EINVAL : -ESTALE);
-}
-
-/* Somebody else has made the name since the kernel looked: open that file. */
-static int create_find_existing(struct inode *dir, const char *name, int flags,
-				struct inode **inode)
-{
-	int result = directory_find(dir, name, inode);
-
-	if (result)
-		return result;
-	if (!(flags & O_EXCL) && inode_is_regular(*inode))
-		return 0;
-	inode_put(take_ptr(*inode));
-	return -EEXIST;
 }
 
 /* A new file that is open and has no name yet. Nothing can hinder that open. */
@@ -153,13 +130,14 @@ void fsop_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mod
 		return;
 	}
 	handle_close(handle);
-	inode_put(take_ptr(inode));
-	if (result == -EEXIST)
-		result = create_find_existing(dir, name, fi->flags, &inode);
-	if (result)
-		reply_result(req, result);
-	else
-		open_request_start(req, inode, fi, true);
+	inode_put(inode);
+	/*
+	 * The name was made since the kernel looked. Nobody has checked whether the caller may open
+	 * that file: the kernel does not for what is created. It looks and checks again.
+	 */
+	if (result == -EEXIST && !(fi->flags & O_EXCL))
+		result = -ESTALE;
+	reply_result(req, result);
 }
 
 void fsop_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
