@@ -226,12 +226,17 @@ def started(t, plan, wrapper=()):
             raise
 
 
-def numbers(t):
-    """1, 2, 3, ..., and then with growing steps: what comes so often is mostly files of /proc."""
+def numbers(finest):
+    """1, 2, 3, ..., and then in steps of a finest-th: what comes so often is mostly alike."""
     number = 1
     while number < 5000:
         yield number
-        number += 1 + number // (20 if t.run.transport == 'dev' else 4)
+        number += 1 + number // finest
+
+
+def calls_by_transport(t):
+    """What comes so often is files of /proc, for which the transport is all the same."""
+    return numbers(20 if t.run.transport == 'dev' else 4)
 
 
 class Failing(typing.NamedTuple):
@@ -249,13 +254,13 @@ class Failing(typing.NamedTuple):
             '' if self.times == 1 else ', and all that follow')
 
 
-def each_failing(t, function, errors, attempted):
-    """Call attempted(Failing) for one call after the other, then for all calls from one on.
+def each_failing(calls, function, errors, attempted):
+    """Call attempted(Failing) for one of the calls after the other, then for all from one on.
 
     It returns how many calls failed. Returns in how many attempts a call failed.
     """
     done = 0
-    for nth in numbers(t):
+    for nth in calls:
         if not attempted(Failing(function, errors[0], nth, 1)):
             break
         done += 1
@@ -279,7 +284,7 @@ def test_while_it_serves(t):
             if function in ('pread', 'splice') and t.run.plane == 'unpriv':
                 # A read through the kernel's page cache, whose error Linux 7.3 makes EIO.
                 also += (errno.EIO,)
-            total += each_failing(t, function, errors, functools.partial(
+            total += each_failing(calls_by_transport(t), function, errors, functools.partial(
                 run_with, t, mount, plan, library, also))
         check(total > 100, 'calls failed in %d attempts only' % total)
 
@@ -376,8 +381,9 @@ def test_while_it_parks(t):
     plan = Plan(t, 'park')
     with started(t, plan, ['prlimit', '--nofile=200:200']) as mount:
         for function, errors in PARKING.items():
-            check(each_failing(t, function, errors, functools.partial(park_with, mount, plan)),
-                  'nobody calls %s' % function)
+            done = each_failing(numbers(6), function, errors,
+                                functools.partial(park_with, mount, plan))
+            check(done, 'nobody calls %s' % function)
 
 
 @needs('cachet')
@@ -389,7 +395,7 @@ def test_while_it_starts(t):
     refusals = starts = 0
     for function, (errors, _) in START.items():
         for error in errors:
-            for nth in numbers(t):
+            for nth in calls_by_transport(t):
                 failing = Failing(function, error, nth, 1)
                 plan.set(*failing)
                 if start(t, plan, failing.what):
