@@ -144,9 +144,13 @@ int verb_refused(const struct verb *verb, const char *subject, int error, const 
 {
 	/* What was printed so far comes first, also when both go to the same place. */
 	cli_flush();
-	fprintf(stderr, "cachet %s: %s%s%s%s%s: %s\n", verb->name, subject ? subject : "",
-		subject ? ": " : "", colour(stderr, "1;31"), errno_name(error), colour(stderr, "0"),
-		reason ? reason : strerror(abs(error)));
+	fprintf(stderr, "cachet %s: ", verb->name);
+	if (subject) {
+		name_print(stderr, subject);
+		fputs(": ", stderr);
+	}
+	fprintf(stderr, "%s%s%s: %s\n", colour(stderr, "1;31"), errno_name(error),
+		colour(stderr, "0"), reason ? reason : strerror(abs(error)));
 	return CLI_REFUSED;
 }
 

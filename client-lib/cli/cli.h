@@ -147,6 +147,18 @@ char *size_format(uint64_t bytes, char *buffer);
  */
 char *duration_format(uint64_t ms, char *buffer);
 
+/**
+ * text_clean() - put a '?' for each control character, as a terminal would obey it
+ * @text: borrows; may become shorter
+ * Return: @text.
+ */
+char *text_clean(char *text);
+
+/**
+ * name_print() - print the name of a file: cleaned on a terminal, elsewhere as it is
+ */
+void name_print(FILE *stream, const char *name);
+
 /* How a text is quoted for machines. */
 enum quoted {
 	QUOTED_JSON,

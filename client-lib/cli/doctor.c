@@ -391,7 +391,9 @@ static int mount_print(const struct verb *verb, const char *path)
 	if (result)
 		return verb_refused(verb, path, result,
 				    result == -ENOTTY ? "this is not on a cachet mount" : NULL);
-	printf("%s%s%s: io=%s\n", colour(stdout, "1"), path, colour(stdout, "0"),
+	fputs(colour(stdout, "1"), stdout);
+	name_print(stdout, path);
+	printf("%s: io=%s\n", colour(stdout, "0"),
 	       st.plane == CACHET_PLANE_KERNEL ? "kernel, bytes do not pass the daemon"
 					       : "daemon, bytes pass the daemon until the seal");
 	for (size_t i = 0; i < sizeof(features) / sizeof(features[0]); i++) {

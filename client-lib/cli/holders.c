@@ -16,11 +16,13 @@ static const char *const kinds[] = {
 
 #define NR_KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
-/* Text of other processes may hold anything. */
+/* In a pipe too: there is a line for each holder. */
 static void text_print(FILE *stream, const char *text, size_t size)
 {
-	for (size_t i = 0; i < size && text[i]; i++)
-		fputc((unsigned char)text[i] < ' ' || text[i] == 127 ? '?' : text[i], stream);
+	char clean[CACHET_LABEL_SIZE + 1];
+
+	snprintf(clean, sizeof(clean), "%.*s", (int)size, text);
+	fputs(text_clean(clean), stream);
 }
 
 static void holder_print(FILE *stream, const struct cachet_holder *holder, const char *indent)

@@ -280,9 +280,11 @@ static int pin_run(const struct verb *verb, int argc, char **argv)
 		status = pin_hold(verb, &options, fd, id, &signals);
 	result = cachet_unpin(fd, id);
 	close(fd);
-	if (result == -ENOENT && options.command)
-		fprintf(stderr, "cachet pin: %s: the pin was gone before the command had ended\n",
-			options.path);
+	if (result == -ENOENT && options.command) {
+		fputs("cachet pin: ", stderr);
+		name_print(stderr, options.path);
+		fputs(": the pin was gone before the command had ended\n", stderr);
+	}
 	return status;
 }
 

@@ -34,12 +34,13 @@ void progress_begin(struct progress *progress, const char *name, uint64_t total,
 	const char *slash = strrchr(name, '/');
 
 	*progress = (struct progress){
-		.name = slash && slash[1] ? slash + 1 : name,
 		.total = total,
 		.shown = !quiet && isatty(STDERR_FILENO),
 		.began = now(),
 	};
 	progress->drawn = progress->began;
+	snprintf(progress->name, sizeof(progress->name), "%s", slash && slash[1] ? slash + 1 : name);
+	text_clean(progress->name);
 }
 
 /* "====>    " in the columns that are left. */

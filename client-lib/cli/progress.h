@@ -7,11 +7,11 @@
 
 /**
  * struct progress - one bar
- * @name:  borrows; what is moved
+ * @name:  what is moved, or the beginning of it
  * @total: bytes, 0 when nobody knows
  */
 struct progress {
-	const char *name;
+	char name[48];
 	uint64_t total;
 	bool shown;
 	double began;

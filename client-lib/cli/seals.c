@@ -20,10 +20,11 @@ static int seals_print(const struct verb *verb, const char *path, bool with_name
 	if (seals < 0)
 		return verb_refused(verb, path, seals,
 				    seals == -ENOTTY ? "not a file of a cachet mount" : NULL);
-	if (with_name)
-		printf("%s: %s\n", path, text);
-	else
-		printf("%s\n", text);
+	if (with_name) {
+		name_print(stdout, path);
+		fputs(": ", stdout);
+	}
+	puts(text);
 	return CLI_DONE;
 }
 

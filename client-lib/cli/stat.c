@@ -132,8 +132,10 @@ static void print_human(const struct mount_figures *all, size_t count)
 		const struct cachet_stat *st = &all[i].st.stat;
 		char seals[64];
 
-		printf("%s%s%s%s\n  %-36s io=%s\n  %-36s", i ? "\n" : "", colour(stdout, "1"),
-		       all[i].path, colour(stdout, "0"), "plane", plane_name(st), "features");
+		printf("%s%s", i ? "\n" : "", colour(stdout, "1"));
+		name_print(stdout, all[i].path);
+		printf("%s\n  %-36s io=%s\n  %-36s", colour(stdout, "0"), "plane", plane_name(st),
+		       "features");
 		for (size_t f = 0; f < NR_FEATURES; f++)
 			if (st->features & feature_names[f].bit)
 				printf(" %s", feature_names[f].name);

@@ -171,9 +171,10 @@ static double top_rate(const struct top *top, const struct row *row, uint64_t no
 /* --- the table --- */
 
 /* Never more than the terminal is wide: a line that wraps would move all others. */
-static void line_print(const struct top *top, unsigned width, const char *text)
+static void line_print(const struct top *top, unsigned width, char *text)
 {
-	printf("%.*s%s\n", (int)width, text, top->terminal ? "\033[K" : "");
+	printf("%.*s%s\n", (int)width, top->terminal ? text_clean(text) : text,
+	       top->terminal ? "\033[K" : "");
 }
 
 static void row_print(const struct top *top, const struct row *row, unsigned width)
@@ -252,8 +253,10 @@ static void top_print(const struct top *top)
 		row_print(top, &top->rows[i], width);
 		lines += 1 + kinds_print(top, &top->rows[i], width);
 	}
-	if (!top->count)
-		line_print(top, width, "no cachet mount is here");
+	if (!top->count) {
+		snprintf(head, sizeof(head), "no cachet mount is here");
+		line_print(top, width, head);
+	}
 	if (top->terminal)
 		fputs("\033[J", stdout);
 }

@@ -152,7 +152,7 @@ def test_put_from_standard_input(t):
     cachet(t, 'put', '-', t.dir, status=1, data=b'x')
     # A standard input that is closed is no empty file.
     program = t.run.binary('client-lib', 'cachet')
-    done = subprocess.run(['sh', '-c', 'exec "$@" <&-', 'sh', program, 'put', '-', t.path('closed')],
+    done = subprocess.run(['sh', '-c', 'exec "$@" <&-', 'sh', program, 'put', '-', t.path('c')],
                           stderr=subprocess.PIPE, timeout=15, check=False)
     equal((done.returncode, b'EBADF' in done.stderr), (1, True), 'put without standard input')
     equal(names(t), ['a', 'empty'], 'names')
@@ -496,10 +496,11 @@ def test_stat(t):
 
 @needs('cachet', 'root')
 def test_stat_of_mounts_that_are_covered(t):
-    """What cannot be reached is nobody's business; what is mounted twice in one place is told once."""
+    """What cannot be reached is nobody's business; what is in one place twice is told once."""
     def told():
         answer = end(start(t, 'stat', '--json'))
-        return [f['path'] for f in json.loads(answer.out)].count(mount.path), mount.path in answer.err
+        paths = [f['path'] for f in json.loads(answer.out)]
+        return paths.count(mount.path), mount.path in answer.err
 
     def shown():
         return cachet(t, 'top', '--count', '1').out.count(mount.path + '\n')
@@ -538,6 +539,26 @@ def test_doctor(t):
         used = re.search(r'%s\s+(not )?used' % name, head)
         check(used and (used[1] is None) == bool(status.features & bit), name + ': ' + head)
     check('fusermount3' in rest, rest)
+
+
+@needs('cachet')
+def test_names_with_control_characters(t):
+    """A terminal obeys them, and the files of others may have any name; a pipe gets the name."""
+    strange = t.sealable(DATA, name='a\033[2J\n\x7f\u009b3m\u00fc')
+    other = t.sealable(DATA)
+    shown = re.sub('[\033\n\x7f\u009b]', '?', strange)
+    equal(end(start(t, 'seals', strange, other)).out, '%s: none\n%s: none\n' % (strange, other),
+          'seals in a pipe')
+    with Local(t) as source:
+        for words, status in ((('seals', strange, other), 0), (('seals', strange + 'x'), 1),
+                              (('stat', strange), 0), (('doctor', strange), 0),
+                              (('holders', strange + 'x'), 1), (('top', '-n1', strange), 0),
+                              (('put', source, strange), 0), (('put', strange, t.path('b')), 0)):
+            told, text = on_terminal(t, *words, columns=400, NO_COLOR='1')
+            equal(told, status, 'exit status of %s' % (words,))
+            wanted = 'b' if words[-1] == t.path('b') else os.path.basename(shown)
+            check(wanted in text, '%s: %r' % (words, text))
+            check(not re.search('\033\\[2J|\x7f|\u009b', text), '%s: %r' % (words, text))
 
 
 @needs('cachet')
