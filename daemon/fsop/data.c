@@ -34,7 +34,8 @@ void fsop_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 		reply_result(req, length);
 		return;
 	}
-	attr_accessed(inode);
+	if (!(fi->flags & O_NOATIME))
+		attr_accessed(inode);
 	tally_add(fs->tally, COUNT_BYTES_READ, length);
 	if (length == 0)
 		reply_bytes(req, NULL, 0);

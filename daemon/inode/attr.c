@@ -58,20 +58,30 @@ static void attr_take_memory_mtime_locked(struct inode *inode, const struct time
 }
 
 /*
- * The rule of relatime: reads count when contents have changed since the last one, or once a day.
- * The memory's own time moves with every read and mapping.
+ * Does a read at this time leave atime alone? By the rule of relatime, reads count when contents
+ * have changed since the last one that did, or once a day.
  */
+static bool attr_atime_stays_locked(struct inode *inode, const struct timespec *now)
+{
+	const struct filesystem_config *config = &inode->fs->config;
+
+	lock_assert_held(&inode->lock);
+	if (config->noatime || (config->nodiratime && inode_is_dir(inode)))
+		return true;
+	return time_before(&inode->mtime, &inode->atime) &&
+	       time_before(&inode->ctime, &inode->atime) &&
+	       now->tv_sec - RELATIME_SECONDS < inode->atime.tv_sec;
+}
+
+/* The memory's own time moves with every read and mapping. */
 static void attr_take_memory_atime_locked(struct inode *inode, const struct timespec *atime)
 {
 	lock_assert_held(&inode->lock);
 	if (time_equal(atime, &inode->memory_atime) || !atime->tv_sec)
 		return;
 	inode->memory_atime = *atime;
-	if (time_before(&inode->mtime, &inode->atime) &&
-	    time_before(&inode->ctime, &inode->atime) &&
-	    atime->tv_sec - inode->atime.tv_sec < RELATIME_SECONDS)
-		return;
-	inode->atime = *atime;
+	if (!attr_atime_stays_locked(inode, atime))
+		inode->atime = *atime;
 }
 
 /*
@@ -182,7 +192,8 @@ void attr_accessed(struct inode *inode)
 	if (now.tv_sec < atomic_load_explicit(&inode->atime_until, memory_order_relaxed))
 		return;
 	scoped_mutex(&inode->lock);
-	inode->atime = now;
+	if (!attr_atime_stays_locked(inode, &now))
+		inode->atime = now;
 	atomic_store_explicit(&inode->atime_until, now.tv_sec + RELATIME_SECONDS,
 			      memory_order_relaxed);
 }

@@ -31,6 +31,7 @@ struct inode;
  * @nr_inodes: limit, 0 is none
  * @pages: limit, 0 is none
  * @user_pages, @user_inodes: limits of each owner but root, 0 is none
+ * @noatime, @nodiratime: reading leaves times of access alone, of all or of directories
  */
 struct filesystem_config {
 	uint64_t pages;
@@ -40,6 +41,8 @@ struct filesystem_config {
 	uid_t root_uid;
 	gid_t root_gid;
 	mode_t root_mode;
+	bool noatime;
+	bool nodiratime;
 	int seal_timeout_ms;
 };
 

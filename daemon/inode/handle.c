@@ -315,7 +315,7 @@ int handle_open(struct inode *inode, int flags, const struct caller *caller, uns
 	struct handle *handle = handle_new(inode, flags, caller);
 	int result = memory_hold(&inode->mapping.memory);
 
-	/* Where @admission is resumed the file may be opened, closed and forgotten while we return. */
+	/* Once @admission is resumed the file may be opened, closed and forgotten. */
 	inode_get(inode);
 	if (result == 0) {
 		result = handle_attach(handle, kill, admission);

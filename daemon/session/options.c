@@ -163,6 +163,13 @@ static bool parse_switch(struct options *options, const char *key)
 	return false;
 }
 
+/* The kernel leaves the times of access to us. */
+static void take_atime(struct filesystem_config *fs, const char *key)
+{
+	fs->noatime = fs->noatime || g_str_equal(key, "noatime");
+	fs->nodiratime = fs->nodiratime || g_str_equal(key, "nodiratime");
+}
+
 /* Options that any mount may have: for libfuse, or for who reads /etc/fstab. */
 static bool parse_common(struct options *options, const char *text, const char *key)
 {
@@ -179,6 +186,7 @@ static bool parse_common(struct options *options, const char *text, const char *
 	for (unsigned i = 0; i < G_N_ELEMENTS(passed); i++) {
 		if (g_str_equal(key, passed[i])) {
 			g_ptr_array_add(options->mount, g_strdup(text));
+			take_atime(&options->filesystem, key);
 			return true;
 		}
 	}

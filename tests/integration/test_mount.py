@@ -58,6 +58,32 @@ def test_defaults(t):
         equal(figures['inodes_max'], 0, 'limit of inodes')
 
 
+def atimes_after_reading(mount):
+    """Which of file, directory and link have an atime that reading has moved?"""
+    file, directory, link = (os.path.join(mount.path, name) for name in 'fdl')
+    write_file(file, b'contents')
+    os.mkdir(directory)
+    os.symlink(file, link)
+    for path in (file, directory, link):
+        os.utime(path, (1, 1), follow_symlinks=False)
+    with opened(file) as fd:
+        os.pread(fd, 1, 0)
+    os.listdir(directory)
+    os.readlink(link)
+    time.sleep(1.2)  # in io=kernel attributes may be a second old
+    return [os.path.basename(path) for path in (file, directory, link)
+            if os.lstat(path).st_atime != 1]
+
+
+@needs('cachet')
+def test_noatime(t):
+    for options, moved in (('noatime', []), ('nodiratime', ['f', 'l']), ('', ['f', 'd', 'l'])):
+        if options == 'nodiratime' and not t.root:
+            continue  # older versions of fusermount3 do not know it
+        with t.private_mount(options) as mount:
+            equal(atimes_after_reading(mount), moved, 'moved by reading with ' + (options or 'none'))
+
+
 @needs('cachet', 'root')
 def test_root_directory(t):
     with t.private_mount('uid=%d,gid=%d,mode=0750' % (t.FRIEND, t.GROUP)) as mount:

@@ -435,6 +435,13 @@ def test_relatime(t):
         os.pwrite(fd, b'x', 0)
         last = os.fstat(fd).st_atime_ns
         s.true(read() > last, 'atime after a write and a read')
+        os.utime(path, (4_000_000_000, 1))
+        s.equal(read(), 4_000_000_000 * 10**9, 'an atime to come, after a read')
+        os.utime(path, (1, 2_000_000_000))
+        with opened(path, os.O_RDONLY | os.O_NOATIME) as quiet:
+            os.pread(quiet, 1, 0)
+        s.equal(os.stat(path).st_atime, 1, 'atime after a read with O_NOATIME')
+        s.true(read() > 10**9, 'atime after a read without it')
 
 
 def test_new_nodes_have_the_time(t):
