@@ -6,7 +6,9 @@
  * time. Of the calls of plan.function (as named below) that the program makes, through whatever
  * library, number plan.nth from then on fails with plan.error, and so do the plan.times - 1 that
  * follow. malloc and calloc count only where the program's own file calls them, and nothing that
- * liburcu does: it ends the program when it gets no thread, or no memory for its readers.
+ * liburcu does: it ends the program when it gets no thread, or no memory for its readers. What runs
+ * after main() has returned is not the program's: gcc's counters are written then, and do not look at
+ * what malloc gives them.
  */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -53,6 +55,7 @@ struct plan {
 
 static struct plan *plan;
 static uintptr_t program_begin, program_end;
+static atomic_bool main_is_over;
 
 static int look_at_program(struct dl_phdr_info *info, size_t size, void *data)
 {
@@ -85,13 +88,29 @@ __attribute__((constructor)) static void begin(void)
 		plan = (struct plan *)address;
 }
 
+static void main_ends(void)
+{
+	atomic_store(&main_is_over, true);
+}
+
+/* What is registered once main() runs is called before the program's destructors. */
+static void watch_main(void)
+{
+	if (atexit(main_ends))
+		abort();
+}
+
 /* Returns 0 or the errno that this call is to fail with. */
 static int planned_for(const char *function, void *caller)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	unsigned number;
 	Dl_info info;
 
 	if (!plan || !plan->function[0] || strcmp(plan->function, function))
+		return 0;
+	pthread_once(&once, watch_main);
+	if (atomic_load(&main_is_over))
 		return 0;
 	if (dladdr(caller, &info) && strstr(info.dli_fname, "/liburcu"))
 		return 0;
