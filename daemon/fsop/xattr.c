@@ -30,16 +30,17 @@ static bool name_begins(const char *name, const char *prefix)
 	return strncmp(name, prefix, strlen(prefix)) == 0;
 }
 
-static bool name_is_stored(const char *name)
+/* Return: 0; -EOPNOTSUPP (of no kind that we know), -EINVAL (nothing but the prefix). */
+static int name_check(const char *name)
 {
-	return name_begins(name, USER_PREFIX) || name_begins(name, TRUSTED_PREFIX) ||
-	       name_begins(name, SECURITY_PREFIX);
-}
+	static const char *const prefixes[] = { USER_PREFIX, TRUSTED_PREFIX, SECURITY_PREFIX };
 
-/* Names that are only a prefix. */
-static bool name_is_empty(const char *name)
-{
-	return strcmp(strchr(name, '.'), ".") == 0;
+	if (acl_is_name(name))
+		return 0;
+	for (unsigned i = 0; i < G_N_ELEMENTS(prefixes); i++)
+		if (name_begins(name, prefixes[i]))
+			return name[strlen(prefixes[i])] ? 0 : -EINVAL;
+	return -EOPNOTSUPP;
 }
 
 static void answer_setxattr(fuse_req_t req, struct inode *inode, int result)
@@ -96,15 +97,12 @@ void fsop_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char 
 		   size_t size, int flags)
 {
 	struct inode *inode = inode_find(request_filesystem(req, CACHET_REQUEST_SETXATTR), ino);
+	int result = inode ? name_check(name) : -ESTALE;
 
-	if (!inode)
-		reply_result(req, -ESTALE);
+	if (result)
+		reply_result(req, result);
 	else if (acl_is_name(name))
 		setxattr_acl(req, inode, name, value, size);
-	else if (!name_is_stored(name))
-		reply_result(req, -EOPNOTSUPP);
-	else if (name_is_empty(name))
-		reply_result(req, -EINVAL);
 	else if (!name_begins(name, CACHET_XATTR_PREFIX))
 		reply_result(req, xattr_set(inode, name, value, size, flags));
 	else if (strcmp(name, CACHET_XATTR_SEALS) != 0)
@@ -215,11 +213,10 @@ static void getxattr_stored(fuse_req_t req, struct inode *inode, const char *nam
 void fsop_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	struct inode *inode = inode_find(request_filesystem(req, CACHET_REQUEST_GETXATTR), ino);
+	int result = inode ? name_check(name) : -ESTALE;
 
-	if (!inode)
-		reply_result(req, -ESTALE);
-	else if (!name_is_stored(name) && !acl_is_name(name))
-		reply_result(req, -EOPNOTSUPP);
+	if (result)
+		reply_result(req, result);
 	else if (inode_is_regular(inode) && name_begins(name, CACHET_XATTR_PREFIX))
 		getxattr_cachet(req, inode, name, size);
 	else
@@ -242,11 +239,12 @@ void fsop_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 void fsop_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
 	struct inode *inode = inode_find(request_filesystem(req, CACHET_REQUEST_REMOVEXATTR), ino);
+	int result = inode ? name_check(name) : -ESTALE;
 
-	if (!inode)
-		reply_result(req, -ESTALE);
-	else if (name_begins(name, CACHET_XATTR_PREFIX))
-		reply_result(req, -EPERM);
-	else
-		reply_result(req, xattr_remove(inode, name));
+	if (result == 0)
+		result = name_begins(name, CACHET_XATTR_PREFIX) ? -EPERM : xattr_remove(inode, name);
+	/* The ACL of a file that has none is its mode. */
+	if (result == -ENODATA && acl_is_name(name))
+		result = 0;
+	reply_result(req, result);
 }

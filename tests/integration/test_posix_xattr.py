@@ -25,6 +25,10 @@ def test_user_attributes(t):
             s.equal(os.listxattr(path), [], kind + ': none')
             s.call(errno.ENODATA, kind + ': get of none', os.getxattr, path, 'user.a')
             s.call(errno.ENODATA, kind + ': remove of none', os.removexattr, path, 'user.a')
+            s.call(errno.EINVAL, kind + ': get of no name', os.getxattr, path, 'user.')
+            s.call(errno.EINVAL, kind + ': remove of no name', os.removexattr, path, 'user.')
+            s.call(errno.EOPNOTSUPP, kind + ': get of no kind', os.getxattr, path, 'a')
+            s.call(errno.EOPNOTSUPP, kind + ': remove of no kind', os.removexattr, path, 'a')
             s.call(errno.ENODATA, kind + ': XATTR_REPLACE of none', os.setxattr, path, 'user.a', b'',
                    REPLACE)
             s.call(OK, kind + ': XATTR_CREATE', os.setxattr, path, 'user.a', b'1', CREATE)
@@ -171,6 +175,7 @@ def test_acl_of_a_file(t):
         s.call(OK, 'remove', os.removexattr, path, ACCESS)
         s.call(errno.ENODATA, 'no ACL after it', os.getxattr, path, ACCESS)
         s.equal(oct(mode_of(path)), oct(0o777), 'the mode after it')
+        s.call(OK, 'remove none', os.removexattr, path, ACCESS)
         s.call(errno.EACCES, 'a default ACL of a file', os.setxattr, path, DEFAULT, MINIMAL)
         for what, bad in (('nonsense', b'abc'), ('a bad version', b'\1\0\0\0' + MINIMAL[4:]),
                           ('no owner', acl((GROUP_OBJ, 4), (OTHERS, 0))),
@@ -287,6 +292,7 @@ def test_default_acl(t):
         with opened(top, os.O_TMPFILE | os.O_RDWR, 0o666) as fd:
             s.equal(oct(stat.S_IMODE(os.fstat(fd).st_mode)), oct(0o664), 'mode of O_TMPFILE')
         s.call(OK, 'remove it', os.removexattr, top, DEFAULT)
+        s.call(OK, 'remove none', os.removexattr, top, DEFAULT)
         os.close(os.open(top + '/later', os.O_CREAT | os.O_WRONLY, 0o666))
         s.equal(oct(mode_of(top + '/later')), oct(0o600), 'mode with the umask again')
         minimal = acl((USER_OBJ, 7), (GROUP_OBJ, 0), (OTHERS, 5))
