@@ -80,7 +80,7 @@ static const char *reason(const char *path, int error)
 	case -EINTR:
 		return "interrupted; nothing was changed";
 	case -ENOTTY:
-		return "this file is not on a cachet mount";
+		return "not a file of a cachet mount";
 	case -ENOSPC:
 	case -ENOMEM:
 		return "no room to fill its holes with memory; nothing was sealed "
