@@ -257,7 +257,8 @@ class File:
 
     def __del__(self) -> None:
         if self._fd >= 0:
-            warnings.warn(f'{self.path!r} was not closed', ResourceWarning, source=self)
+            warnings.warn(f'{self.path!r} was not closed', ResourceWarning, stacklevel=2,
+                          source=self)
             self.close()
 
     def __enter__(self) -> File:
@@ -314,7 +315,8 @@ class File:
 
     def seal(self, seals: Iterable[str] | str = DEFAULT_SEALS, *, wait: float | None = None,
              populate: bool = False) -> None:
-        """Add seals, all or none. WAIT is in seconds; None is the mount's default."""
+        """Add seals, all or none. WAIT is in seconds; None is the mount's default. A signal ends the
+        wait: InterruptedError, unless its handler raises something else."""
         result = _library.cachet_add_seals_timeout(
             self.fileno(), _bits(seals), _SEAL_POPULATE if populate else 0, _milliseconds(wait))
         if result == -errno.EBUSY:
@@ -349,13 +351,15 @@ class File:
 
     @contextlib.contextmanager
     def pinned(self, offset: int = 0, length: int | None = None, **options: Any) -> Iterator[int]:
-        """Hold a pin for the time of a with block; that somebody broke it is no error."""
+        """Hold a pin for the time of a with block; that somebody broke it, or closed the file, is no
+        error."""
         identity = self.pin(offset, length, **options)
         try:
             yield identity
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                self.unpin(identity)
+            if self._fd >= 0:
+                with contextlib.suppress(FileNotFoundError):
+                    self.unpin(identity)
 
     def _list(self, call: Any, kind: type[ctypes.Structure]) -> list[Any]:
         capacity = 16

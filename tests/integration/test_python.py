@@ -113,6 +113,8 @@ def test_python_pins(t):
         equal(len(file.pins()), 20, 'pins')
         with file.pinned() as identity:
             file.unpin(identity)
+        with cachet.open(path) as other, other.pinned():
+            other.close()
         with raises(FileNotFoundError):
             file.unpin(identity)
         with raises(OSError):
@@ -132,7 +134,8 @@ def test_python_forgotten_file(t):
         for _ in range(3):
             equal(cachet.open(path).seals, frozenset(), 'seals')
         equal(len(os.listdir('/proc/self/fd')), before, 'descriptors')
-        equal([w.category for w in told], [ResourceWarning] * 3, 'warnings')
+        equal([(w.category, w.filename) for w in told], [(ResourceWarning, __file__)] * 3,
+              'warnings')
         with cachet.open(path) as file:
             pass
         del file
