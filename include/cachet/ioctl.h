@@ -146,7 +146,7 @@ enum cachet_holder_kind {
 	CACHET_HOLDER_PIN = 2,     /* a pin of ours: id, range, label */
 	CACHET_HOLDER_MAPPING = 3, /* a shared mapping that may be written, found in /proc */
 	CACHET_HOLDER_RING = 4,    /* registered buffers of a client's own io_uring */
-	CACHET_HOLDER_UNKNOWN = 5, /* a kernel reference that nothing explains */
+	CACHET_HOLDER_UNKNOWN = 5  /* a kernel reference that nothing explains */
 };
 
 /**
@@ -189,7 +189,7 @@ struct cachet_holder_list {
 
 enum cachet_plane {
 	CACHET_PLANE_KERNEL = 1,
-	CACHET_PLANE_DAEMON = 2,
+	CACHET_PLANE_DAEMON = 2
 };
 
 /* Bits of cachet_stat.features: what the mount found and uses. */
