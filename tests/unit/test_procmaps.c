@@ -2,12 +2,19 @@
 /* Who maps a file, by /proc: real mappings of a memfd, in this process and in another one. */
 #include "seal/procmaps.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -252,6 +259,40 @@ static void test_ring_buffers(void)
 	g_assert_false(procrings_buffer("PollList:\n", &start, &length));
 }
 
+/* The question about one mapping after the other, PROCMAP_QUERY; its size does not matter here. */
+#define QUERY_KIND ('f' << 8 | 17)
+
+/* From now on this process has a kernel before 6.11, whose maps are a text alone. */
+static void refuse_queries(void)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 4),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+		BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xffff),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, QUERY_KIND, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOTTY),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { .len = G_N_ELEMENTS(filter), .filter = filter };
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+
+	g_assert_cmpint(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), ==, 0);
+	g_assert_cmpint(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), ==, 0);
+	g_assert_cmpint(ioctl(fd, _IOWR('f', 17, char[104]), NULL), ==, -1);
+	g_assert_cmpint(errno, ==, ENOTTY);
+	close(fd);
+}
+
+/* The last test: there is no way back. */
+static void test_older_kernel(void)
+{
+	refuse_queries();
+	test_which();
+	test_parts();
+	test_other_process();
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
@@ -260,5 +301,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/procmaps/other-process", test_other_process);
 	g_test_add_func("/procmaps/at-address", test_at_address);
 	g_test_add_func("/procmaps/ring-buffers", test_ring_buffers);
+	g_test_add_func("/procmaps/older-kernel", test_older_kernel);
 	return g_test_run();
 }
