@@ -66,16 +66,18 @@ static int pin_call_add(struct pin_call *pin)
 /* Takes @pin. */
 static void pin_call_run(struct pin_call *pin)
 {
+	unsigned tries = 0;
 	int result;
 
-	pin->handle->has_pinned = true;
+	atomic_store(&pin->handle->has_pinned, true);
 	do {
 		result = pin_call_admit(pin);
 		if (result == -EINPROGRESS)
 			return; /* and may be gone already */
 		if (result == 0)
 			result = pin_call_add(pin);
-	} while (result == -EAGAIN); /* a seal's last step began in between: wait for that */
+		/* -EAGAIN: a seal's last step began in between, wait for that */
+	} while (result == -EAGAIN || space_may_come(result, &tries));
 	inode_attr_stale(pin->inode);
 	request_stop_clock(pin->fs, &pin->clock);
 	reply_ioctl(pin->req, result, &pin->args, pin->known);

@@ -340,7 +340,7 @@ void handle_close(struct handle *handle)
 	inode = handle->inode;
 	filesystem_remove_handle(inode->fs, handle);
 	/* Pins go first: they end in a wake-up of their own, and may still be on their way out. */
-	if (handle->has_pinned)
+	if (atomic_load(&handle->has_pinned))
 		pin_table_remove_handle(inode->fs->pins, &inode->mapping, handle->id);
 	pthread_mutex_lock(&inode->lock);
 	list_del(&handle->link);

@@ -34,7 +34,7 @@ struct handle {
 	enum handle_mode mode;
 	bool keep_cache;
 	bool is_writer;
-	bool has_pinned;
+	atomic_bool has_pinned;
 	atomic_bool seen;
 	uid_t uid;
 	pid_t thread;
