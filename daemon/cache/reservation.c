@@ -4,6 +4,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <stddef.h>
+#include <time.h>
+
+#define SPACE_TRIES 5
+#define SPACE_PAUSE_NS 1000000
 
 void reservation_init(struct reservation *budget, uint64_t limit)
 {
@@ -115,6 +119,15 @@ int reservation_error(const struct reservation *budget)
 	if (budget->parent && budget->limit && atomic_load(&budget->used) >= budget->limit)
 		return -EDQUOT;
 	return -ENOSPC;
+}
+
+bool space_may_come(int result, unsigned *tries)
+{
+	if ((result != -ENOSPC && result != -EDQUOT) || *tries >= SPACE_TRIES)
+		return false;
+	*tries += 1;
+	nanosleep(&(struct timespec){ .tv_nsec = SPACE_PAUSE_NS }, NULL);
+	return true;
 }
 
 void reservation_count_huge(struct reservation *budget, uint64_t pages)

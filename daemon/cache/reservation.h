@@ -72,6 +72,18 @@ void reservation_force(struct reservation *budget, uint64_t pages);
 int reservation_error(const struct reservation *budget);
 
 /**
+ * space_may_come() - is it worth another try?
+ * @result: of an operation that needs pages or an inode
+ * @tries: how often it was tried, 0 at first
+ *
+ * close() returns before we hear of it, and so does unlink() before the kernel lets go of the
+ * inode: what a client has just given up may be on its way back. Waits a moment.
+ * Context: sleeps; no lock is held.
+ * Return: true when space was lacking, and the operation should be tried again.
+ */
+bool space_may_come(int result, unsigned *tries);
+
+/**
  * reservation_count_huge() - pages have become huge, or are no longer
  * @pages: how many; may be negative, in two's complement
  * Context: any; lock-free.

@@ -162,6 +162,7 @@ void fsop_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
 			  struct fuse_file_info *fi_out, size_t length, int flags)
 {
 	struct filesystem *fs = request_filesystem(req, CACHET_REQUEST_COPY_FILE_RANGE);
+	unsigned tries = 0;
 	int result, result_out;
 	struct inode *in = regular_inode(fs, ino_in, fi_in, &result);
 	struct inode *out = regular_inode(fs, ino_out, fi_out, &result_out);
@@ -172,8 +173,11 @@ void fsop_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
 	if (copied == 0)
 		growth_begins(req, out, fi_out->fh, offset_out + length);
 	if (copied == 0)
-		copied = mapping_copy_range(&in->mapping, offset_in, &out->mapping, offset_out,
-					    MIN(length, UINT32_MAX & ~(PAGE_BYTES - 1)));
+		do
+			copied = mapping_copy_range(&in->mapping, offset_in, &out->mapping,
+						    offset_out,
+						    MIN(length, UINT32_MAX & ~(PAGE_BYTES - 1)));
+		while (copied < 0 && space_may_come(copied, &tries));
 	if (copied > 0) {
 		attr_accessed(in);
 		attr_written(out, request_kill_unless_root(req, out));

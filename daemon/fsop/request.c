@@ -6,9 +6,6 @@
 #include "base/clock.h"
 #include "fsop/libfuse.h"
 
-#define SPACE_TRIES 5
-#define SPACE_PAUSE_US 1000
-
 /* The clock of the request that this thread works for; none (0) once it was answered or taken. */
 static __thread struct request_clock running;
 
@@ -112,15 +109,6 @@ struct request_clock request_put_aside(struct filesystem *fs)
 void request_answered(struct filesystem *fs)
 {
 	atomic_fetch_sub_explicit(&fs->stats.put_aside, 1, memory_order_release);
-}
-
-bool space_may_come(int result, unsigned *tries)
-{
-	if ((result != -ENOSPC && result != -EDQUOT) || *tries >= SPACE_TRIES)
-		return false;
-	*tries += 1;
-	g_usleep(SPACE_PAUSE_US);
-	return true;
 }
 
 int request_make_inode(fuse_req_t req, struct inode *dir, mode_t mode, dev_t rdev,

@@ -104,18 +104,6 @@ __attribute__((warn_unused_result)) struct request_clock request_put_aside(struc
 void request_answered(struct filesystem *fs);
 
 /**
- * space_may_come() - is it worth another try?
- * @result: of an operation that needs pages or an inode
- * @tries: how often it was tried, 0 at first
- *
- * close() returns before we hear of it, and so does unlink() before the kernel lets go of the
- * inode: what a client has just given up may be on its way back. Waits a moment.
- * Context: sleeps.
- * Return: true when space was lacking, and the operation should be tried again.
- */
-bool space_may_come(int result, unsigned *tries);
-
-/**
  * request_make_inode() - a node without a name, as the caller's own
  * @dir: borrows; directory that it will be in
  * @mode, @rdev, @target, @inode: of inode_new()

@@ -284,13 +284,17 @@ static int sealing_prepare_locked(struct sealing *sealing, struct seal_request *
 static void sealing_try_locked(struct sealing *sealing, struct seal_request *request,
 			       struct list *finished, unsigned *added)
 {
+	unsigned tries = 0;
 	int result;
 
 	lock_assert_held(sealing->lock);
 	if (request->populate) {
 		request->populate = false;
 		pthread_mutex_unlock(sealing->lock);
-		result = mapping_populate(sealing->mapping, 0, mapping_size(sealing->mapping));
+		do
+			result = mapping_populate(sealing->mapping, 0,
+						  mapping_size(sealing->mapping));
+		while (space_may_come(result, &tries));
 		sealing->ops->attr_stale(sealing);
 		pthread_mutex_lock(sealing->lock);
 		if (result)

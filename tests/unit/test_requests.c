@@ -198,6 +198,81 @@ static void test_create_meets_create(void)
 	kernel_stop(&kernel);
 }
 
+static atomic_bool space_comes;
+
+/* Of the daemon, too: what waits for space gets it meanwhile. */
+int nanosleep(const struct timespec *time, struct timespec *left)
+{
+	if (atomic_exchange(&space_comes, false))
+		reservation_give(&kernel.fs.budget, kernel.fs.budget.limit - 1);
+	return clock_nanosleep(CLOCK_MONOTONIC, 0, time, left);
+}
+
+/* All but the page of the source is in use, and its end is on its way. */
+static void use_up_space(void)
+{
+	g_assert_cmpuint(atomic_load(&kernel.fs.budget.used), ==, 1);
+	g_assert_cmpint(reservation_take(&kernel.fs.budget, kernel.fs.budget.limit - 1), ==, 0);
+	atomic_store(&space_comes, true);
+}
+
+static void give_up_pages(fuse_ino_t file)
+{
+	g_assert_false(atomic_load(&space_comes));
+	g_assert_cmpint(mapping_truncate(contents(file), 0), ==, 0);
+	g_assert_cmpint(mapping_truncate(contents(file), PAGE_BYTES), ==, 0);
+}
+
+/* What needs pages waits a moment for those that a close or an unlink has just given up. */
+static void test_space_that_comes(void)
+{
+	struct cachet_seals seals = {
+		.size = sizeof(seals),
+		.seals = F_SEAL_GROW,
+		.flags = CACHET_SEAL_POPULATE,
+		.timeout_ms = CACHET_TIMEOUT_DEFAULT,
+	};
+	struct cachet_pin pin = {
+		.size = sizeof(pin), .length = PAGE_BYTES, .flags = CACHET_PIN_RESIDENT,
+	};
+	struct fuse_bufvec data = FUSE_BUFVEC_INIT(1);
+	struct fuse_file_info fi = { .flags = O_RDWR };
+	fuse_ino_t source, file;
+
+	kernel_start(&kernel, CACHET_PLANE_DAEMON, true);
+	kernel.fs.budget.limit = 4;
+	source = make("source", S_IFREG | 0644);
+	g_assert_cmpint(SENT(create(r, FUSE_ROOT_ID, "file", 0600, &fi)), ==, 0);
+	file = kernel.handles[0].ino;
+	fi.fh = kernel.handles[0].fh;
+	g_assert_cmpint(mapping_write(contents(source), "x", 1, 0), ==, 1);
+	g_assert_cmpint(mapping_truncate(contents(file), PAGE_BYTES), ==, 0);
+
+	use_up_space();
+	data.buf[0].mem = (char[]){ "x" };
+	g_assert_cmpint(SENT(write_buf(r, file, &data, 0, &fi)), ==, 1);
+	give_up_pages(file);
+	use_up_space();
+	g_assert_cmpint(SENT(fallocate(r, file, 0, 0, 1, &fi)), ==, 0);
+	give_up_pages(file);
+	use_up_space();
+	g_assert_cmpint(SENT(copy_file_range(r, source, 0, &fi, file, 0, &fi, 1, 0)), ==, 1);
+	give_up_pages(file);
+	use_up_space();
+	g_assert_cmpint(SENT(ioctl(r, file, CACHET_IOC_PIN, NULL, &fi, 0, &pin, sizeof(pin),
+				   sizeof(pin))), ==, 0);
+	give_up_pages(file);
+	use_up_space();
+	SENT(ioctl(r, file, CACHET_IOC_ADD_SEALS, NULL, &fi, 0, &seals, sizeof(seals),
+		   sizeof(seals)));
+	while (!atomic_load(&kernel.fs.seals.granted) && !atomic_load(&kernel.fs.seals.refused))
+		g_usleep(1000);
+	g_assert_cmpuint(atomic_load(&kernel.fs.seals.granted), ==, 1);
+	g_assert_cmpuint(mapping_size(contents(file)), ==, PAGE_BYTES);
+	kernel_reset(&kernel);
+	kernel_stop(&kernel);
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
@@ -205,5 +280,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/requests/kinds", test_kinds);
 	g_test_add_func("/requests/arguments", test_arguments);
 	g_test_add_func("/requests/create-meets-create", test_create_meets_create);
+	g_test_add_func("/requests/space-that-comes", test_space_that_comes);
 	return g_test_run();
 }
