@@ -112,7 +112,10 @@ static const char *reason(int error)
 	case -ENOBUFS:
 		return "this mount has no room for more pins";
 	case -EDQUOT:
-		return "you have as many pins on this mount as are left for everybody else";
+		return "your share of the pins, or its owner's share of the memory, is used up; "
+		       "nothing was pinned";
+	case -EOPNOTSUPP:
+		return "this mount has no pins: 'cachet doctor' says why";
 	case -ENOMEM:
 		return "not enough memory, or the daemon's RLIMIT_MEMLOCK is too low; "
 		       "nothing was pinned";

@@ -67,6 +67,8 @@ static const char *reason(int error)
 		return "this is not on a cachet mount";
 	case -ENOSPC:
 		return "the mount is full; nothing was put";
+	case -EDQUOT:
+		return "your share of the memory, or of the files, is used up; nothing was put";
 	case -ENOMEM:
 		return "out of memory; nothing was put";
 	case -EINTR:

@@ -81,6 +81,11 @@ static const char *reason(const char *path, int error)
 		return "interrupted; nothing was changed";
 	case -ENOTTY:
 		return "not a file of a cachet mount";
+	case -EAGAIN:
+		return "too many requests wait on this mount; nothing was changed";
+	case -EDQUOT:
+		return "its owner's share of the memory, which its holes need, is used up; "
+		       "nothing was sealed (--sparse leaves them)";
 	case -ENOSPC:
 	case -ENOMEM:
 		return "no room to fill its holes with memory; nothing was sealed "

@@ -4,6 +4,9 @@
  *
  * Every call returns a value >= 0 or a negative errno; errno itself is left alone. All calls are
  * safe to use from several threads. The library needs libc alone.
+ *
+ * Besides the errors of each call: -EBADF for what is no descriptor, or one of O_PATH; -ENOTCONN or
+ * -ECONNABORTED when the daemon is gone.
  */
 #pragma once
 
@@ -64,12 +67,12 @@ int cachet_add_seals(int fd, unsigned seals);
  * of another writer, a pin, a mapping that /proc shows or a duplicate of @fd in this process
  * leaves @fd untouched. The exchange needs /proc.
  *
- * Return: 0; -EINVAL (unknown seal or flag); -EPERM (sealed against seals, or the caller may not
- * seal); -EBUSY (holders remained: ask cachet_holders(); or there is a duplicate of @fd); -EINTR;
- * -ENOSPC or -ENOMEM (populate); -ENOTTY (not on a cachet mount); -EACCES (the exchange: the
- * caller may not read the file); -ENOENT (the exchange: no /proc); -EAGAIN (too many requests wait
- * on this mount, which is limited over io_uring alone); -EBADFD (not sealed, and the descriptor is
- * now read-only).
+ * Return: 0; -EINVAL (unknown seal, flag or time-out); -EPERM (sealed against seals, or the caller
+ * may not seal); -EBUSY (holders remained: ask cachet_holders(); or there is a duplicate of @fd);
+ * -EINTR; -ENOSPC, -EDQUOT or -ENOMEM (populate); -ENOTTY (not on a cachet mount); -EACCES (the
+ * exchange: the caller may not read the file); -ENOENT (the exchange: no /proc); -EAGAIN (too many
+ * requests wait on this mount, which is limited over io_uring alone); -EBADFD (not sealed, and the
+ * descriptor is now read-only).
  */
 int cachet_add_seals_timeout(int fd, unsigned seals, unsigned flags, int timeout_ms);
 
@@ -102,9 +105,10 @@ int cachet_get_seals(int fd);
  * @label: text of at most 31 bytes that holders show, or NULL
  * @id: where to put the name of the pin
  *
- * Return: 0; -EPERM (sealed against writing, or the caller may not pin); -EINVAL (range, flags or
- * label); -ENOSPC or -ENOMEM (nothing was pinned); -ENOBUFS (too many pins on this mount);
- * -EDQUOT (too many of this user); -ENOTTY.
+ * Return: 0; -EPERM (sealed against writing, which residency alone does not mind; or the caller may
+ * not pin); -EINVAL (range, flags or label); -ENOSPC or -ENOMEM (nothing was pinned); -ENOBUFS (too
+ * many pins on this mount); -EDQUOT (this user's share of the pins, or of the memory, is used up);
+ * -EOPNOTSUPP (the daemon has no io_uring to pin with); -EMFILE (it has no descriptor left); -ENOTTY.
  */
 int cachet_pin(int fd, uint64_t offset, uint64_t length, unsigned flags, const char *label,
 	       uint64_t *id);

@@ -451,6 +451,22 @@ def test_pin_refused(t):
     cachet(t, 'pin', '--resident', path, '--', 'true')
 
 
+@needs('served', 'root')
+def test_reasons_of_a_full_share(t):
+    """EDQUOT is a share of the memory, or of the pins."""
+    with t.private_mount('usersize=1m') as mount, Local(t, mode=0o644) as source:
+        path = mount.path + '/a'
+
+        def stranger():
+            with opened(path, os.O_RDWR | os.O_CREAT) as fd:
+                os.truncate(fd, 4 * MiB)
+            for words in (('seal', path), ('put', source, mount.path + '/b'),
+                          ('pin', path, '--', 'true')):
+                error = cachet(t, *words, status=1).err
+                check(re.search('EDQUOT: .* share of the .*, is used up; nothing was ', error), error)
+        run_as(t.STRANGER, stranger)
+
+
 @needs('cachet')
 def test_pin_resident(t):
     path = pinned_file(t)
