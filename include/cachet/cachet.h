@@ -108,7 +108,8 @@ int cachet_get_seals(int fd);
  * Return: 0; -EPERM (sealed against writing, which residency alone does not mind; or the caller may
  * not pin); -EINVAL (range, flags or label); -ENOSPC or -ENOMEM (nothing was pinned); -ENOBUFS (too
  * many pins on this mount); -EDQUOT (this user's share of the pins, or of the memory, is used up);
- * -EOPNOTSUPP (the daemon has no io_uring to pin with); -EMFILE (it has no descriptor left); -ENOTTY.
+ * -EOPNOTSUPP (the daemon has no io_uring to pin with); -EMFILE (it has no descriptor left);
+ * -ENOTTY.
  */
 int cachet_pin(int fd, uint64_t offset, uint64_t length, unsigned flags, const char *label,
 	       uint64_t *id);
