@@ -427,3 +427,24 @@ def test_top_shows_kinds(t):
         process.send_signal(signal.SIGINT)
         process.stdout.close()
         process.wait(10)
+
+
+@needs('cachet', 'root')
+def test_mounts_with_strange_names(t):
+    """mountinfo writes a blank as \\040; JSON knows neither control characters nor broken UTF-8."""
+    names = {b'two words\tand a line\nof \\040': 'two words\tand a line\nof \\040',
+             'f\u00fcr \u20ac \U0001f512'.encode(): 'f\u00fcr \u20ac \U0001f512',
+             b'\x01 "x" \xff\xc3\xed\xa0\x80': '\x01 "x" ' + '\ufffd' * 5}
+    with t.private_mount() as mount:
+        beside = os.fsencode(os.path.dirname(mount.path))
+        for name, shown in names.items():
+            place = os.path.join(beside, name)
+            os.mkdir(place)
+            subprocess.run(['mount', '--bind', mount.path, place], check=True)
+            try:
+                paths = [figures['path'] for figures in json.loads(cachet(t, 'stat', '--json').out)]
+                equal(paths.count(os.path.join(os.fsdecode(beside), shown)), 1,
+                      'mounts of this name in %r' % paths)
+            finally:
+                subprocess.run(['umount', place], check=True)
+                os.rmdir(place)
