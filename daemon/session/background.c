@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 
 static void background_wait_and_exit(int fd)
 {
@@ -50,6 +51,8 @@ void background_ready(int fd, int status)
 	if (fd < 0)
 		return;
 	if (status == 0) {
+		if (chdir("/"))
+			log_debug("the working directory stays: %m");
 		null = open("/dev/null", O_RDWR | O_CLOEXEC);
 		for (int standard = 0; null >= 0 && standard <= 2; standard++)
 			dup2(null, standard);

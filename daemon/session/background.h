@@ -19,7 +19,8 @@ int background_fork(void);
  * @fd: takes; from background_fork(), or -1 in the foreground
  * @status: exit status of the parent
  *
- * With status 0 the standard descriptors go to /dev/null.
+ * With status 0 the standard descriptors go to /dev/null, and the working directory to /, so that
+ * where the daemon was started can be unmounted.
  * Context: once, on the main thread.
  */
 void background_ready(int fd, int status);

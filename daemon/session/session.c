@@ -311,6 +311,14 @@ static void session_exit_loop(struct session *session)
 	}
 }
 
+/* As nohup leaves SIGHUP, and a shell without job control SIGINT of what it starts with "&". */
+static bool signal_is_ignored(int number)
+{
+	struct sigaction action;
+
+	return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 /* Before the mount can be seen, so that whoever sees it may tell the daemon to end. */
 static void session_watch_signals(struct session *session)
 {
@@ -318,7 +326,8 @@ static void session_watch_signals(struct session *session)
 
 	session->loop = g_main_loop_new(NULL, FALSE);
 	for (unsigned i = 0; i < G_N_ELEMENTS(ends); i++)
-		g_unix_signal_add(ends[i], session_on_signal, session);
+		if (ends[i] == SIGTERM || !signal_is_ignored(ends[i]))
+			g_unix_signal_add(ends[i], session_on_signal, session);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* EFBIG says the same, and to the one whom it concerns */
 }

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -264,7 +265,7 @@ def test_io_uring_that_is_not_there(t):
 @needs('cachet')
 def test_background(t):
     """Without -f the command returns when the mount can be used."""
-    mount = t.run.new_mount()
+    mount = t.run.new_mount(wrapper=['env', '--chdir=/usr'])
     code, text = end_of(mount, mount.command(foreground=False))
     equal(code, 0, 'exit status; it said:\n%s\n' % text)
     write_file(mount.path + '/a', b'at once')
@@ -290,6 +291,21 @@ def test_background_refuses_in_front(t):
     check(code > 0, 'exit status %d' % code)
     check('size' in text, 'what it said: %r' % text)
     check(not daemons_of(mount.path), 'something is running')
+
+
+@needs('cachet')
+def test_ignored_signals(t):
+    """Ignored from the start, as nohup and shells do it, they stay ignored; SIGTERM ends it."""
+    mount = t.run.new_mount(wrapper=['sh', '-c', 'trap "" HUP INT TERM; exec "$0" "$@"'])
+    with mount:
+        ignored = int(re.search('^SigIgn:\\s*(.*)$', read_file(
+            '/proc/%d/status' % mount.process.pid).decode(), re.MULTILINE)[1], 16)
+        for number, wanted in ((signal.SIGHUP, True), (signal.SIGINT, True),
+                               (signal.SIGTERM, False)):
+            equal(bool(ignored & 1 << (number - 1)), wanted, number.name)
+        for number in (signal.SIGHUP, signal.SIGINT):
+            mount.process.send_signal(number)
+        write_file(mount.path + '/a', b'still there')
 
 
 @needs('cachet')
