@@ -97,7 +97,7 @@ void fsop_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		what = ATTR_KILL_PRIV;
 	if (inode && (what & ATTR_KILL_PRIV))
 		what |= request_kill(req, inode);
-	/* Else the kernel sends a mode with the size, without what a stranger to the group loses. */
+	/* Else the kernel sends a mode with the size, less what a stranger to the group loses. */
 	if (inode && (what & ATTR_SIZE) && !(inode->fs->features & CACHET_FEATURE_KILLPRIV_V2))
 		what |= request_kill_unless_root(req, inode);
 	if (to_set & FUSE_SET_ATTR_ATIME_NOW)

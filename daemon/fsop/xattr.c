@@ -242,7 +242,8 @@ void fsop_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 	int result = inode ? name_check(name) : -ESTALE;
 
 	if (result == 0)
-		result = name_begins(name, CACHET_XATTR_PREFIX) ? -EPERM : xattr_remove(inode, name);
+		result = name_begins(name, CACHET_XATTR_PREFIX) ? -EPERM
+								: xattr_remove(inode, name);
 	/* The ACL of a file that has none is its mode. */
 	if (result == -ENODATA && acl_is_name(name))
 		result = 0;
