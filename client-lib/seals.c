@@ -130,8 +130,12 @@ int cachet_seal_path(const char *path, unsigned seals, unsigned flags, int timeo
 	/* O_NONBLOCK: a fifo must not hold us up. */
 	auto_fd fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
-	if (fd < 0 && errno == EACCES)
+	if (fd < 0 && errno == EACCES) {
 		fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+		/* EPERM is a seal's; any other reason, as with a directory, explains nothing. */
+		if (fd < 0)
+			return errno == EPERM ? -EPERM : -EACCES;
+	}
 	if (fd < 0)
 		return -errno;
 	return cachet_add_seals_timeout(fd, seals, flags, timeout_ms);

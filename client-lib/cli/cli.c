@@ -13,9 +13,11 @@ int file_open(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
-	if (fd < 0 && errno == EACCES)
-		fd = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
-	return fd < 0 ? -errno : fd;
+	if (fd >= 0 || errno != EACCES)
+		return fd < 0 ? -errno : fd;
+	/* Why that does not work either, as with a directory, explains nothing. */
+	fd = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+	return fd < 0 ? -EACCES : fd;
 }
 
 const char *errno_name(int error)

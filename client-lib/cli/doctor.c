@@ -379,9 +379,9 @@ static void finding_print(const char *name, const struct finding *finding)
 
 static int mount_print(const struct verb *verb, const char *path)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = file_open(path);
 	struct cachet_stat st;
-	int result = fd < 0 ? -errno : cachet_stat(fd, &st);
+	int result = fd < 0 ? fd : cachet_stat(fd, &st);
 
 	if (fd >= 0)
 		close(fd);

@@ -91,7 +91,7 @@ static const char *reason(const char *path, int error)
 		return "no room to fill its holes with memory; nothing was sealed "
 		       "(--sparse leaves them)";
 	case -EPERM:
-		fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		fd = file_open(path);
 		seals = fd < 0 ? 0 : cachet_get_seals(fd);
 		if (fd >= 0)
 			close(fd);
@@ -112,7 +112,7 @@ static int seal_file(const struct verb *verb, const char *path, const struct sea
 		return CLI_DONE;
 	verb_refused(verb, path, result, reason(path, result));
 	if (result == -EBUSY) {
-		fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		fd = file_open(path);
 		if (fd >= 0) {
 			if (holders_print(stderr, fd, "  ") == 0)
 				fputs("  (they have let go meanwhile)\n", stderr);

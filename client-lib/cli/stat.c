@@ -225,8 +225,8 @@ static void print_prometheus(const struct mount_figures *all, size_t count)
 static int figures_read(const struct verb *verb, const char *path, bool asked,
 			struct mount_figures *figures)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	int result = fd < 0 ? -errno : cachet_statx(fd, &figures->st, sizeof(figures->st));
+	int fd = file_open(path);
+	int result = fd < 0 ? fd : cachet_statx(fd, &figures->st, sizeof(figures->st));
 
 	if (fd >= 0)
 		close(fd);

@@ -89,8 +89,8 @@ static int64_t now_ms(void)
 
 static int row_look(struct row *row)
 {
-	int fd = open(row->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	int result = fd < 0 ? -errno : cachet_statx(fd, &row->now, sizeof(row->now));
+	int fd = file_open(row->path);
+	int result = fd < 0 ? fd : cachet_statx(fd, &row->now, sizeof(row->now));
 
 	if (fd >= 0)
 		close(fd);

@@ -674,6 +674,18 @@ def test_other_users(t):
             check('EACCES' in cachet(t, verb, path, status=1).err, verb)
         equal(json.loads(cachet(t, 'stat', '--json', t.dir).out)[0]['path'], t.dir, 'stat')
     run_as(t.STRANGER, locked_out)
+    os.chmod(path, 0o602)
+    os.mkdir(t.path('locked'), 0o700)
+
+    def writer_only():
+        equal(cachet(t, 'seals', path).out, 'none\n', 'seals')
+        [figures] = json.loads(cachet(t, 'stat', '--json', path).out)
+        equal(figures['file_pins'], 1, 'pins')
+        error = cachet(t, 'seal', path, status=1).err
+        check('EBUSY' in error and 'pin' in error.splitlines()[1], error)
+        for verb in ('seals', 'stat', 'holders', 'seal'):
+            check('EACCES' in cachet(t, verb, t.path('locked'), status=1).err, verb)
+    run_as(t.STRANGER, writer_only)
     process.send_signal(signal.SIGTERM)
     equal(end(process).status, 0, 'the pin')
 
