@@ -27,7 +27,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	fd = open(argv[1], O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st)) {
+	if (fd < 0) {
 		perror(argv[1]);
 		return 1;
 	}
@@ -36,6 +36,15 @@ int main(int argc, char **argv)
 	if (seals < 0 || (seals & needed) != needed) {
 		fprintf(stderr, "%s: %s\n", argv[1], seals < 0 ? strerror(-seals) : "not sealed");
 		return 1;
+	}
+	/* Not before: until it is sealed the size may change. */
+	if (fstat(fd, &st)) {
+		perror(argv[1]);
+		return 1;
+	}
+	if (st.st_size == 0) {
+		puts("0"); /* there is nothing to map */
+		return 0;
 	}
 	table = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
 	if (table == MAP_FAILED) {

@@ -18,6 +18,9 @@ except ImportError:
 def main(name: str) -> None:
     with cachet.open(name) as file:
         file.require('write', 'shrink')
+        if len(file) == 0:
+            print(0)  # there is nothing to map
+            return
         memory = file.map()
     if HAVE_NUMPY:
         print(int(numpy.frombuffer(memory, dtype=numpy.uint64).sum()))

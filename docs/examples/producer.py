@@ -16,7 +16,8 @@ def main(mount: str, name: str, count: int) -> None:
         file.truncate(len(squares))
         try:
             memory = file.map(write=True)
-        except OSError:  # io=daemon: what is not sealed cannot be mapped shared
+        except (OSError, ValueError):
+            # io=daemon: what is not sealed cannot be mapped shared. ValueError: it is empty.
             file.write(squares, offset=0)
         else:
             memory[:] = squares

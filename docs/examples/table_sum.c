@@ -42,13 +42,18 @@ static int table_open(struct table *table, const char *name)
 	int fd = open(name, O_RDONLY | O_CLOEXEC), seals;
 	struct stat st;
 
-	if (fd < 0 || fstat(fd, &st)) {
+	if (fd < 0) {
 		perror(name);
 		return -1;
 	}
 	seals = cachet_get_seals(fd);
 	if (seals < 0 || (seals & needed) != needed) {
 		fprintf(stderr, "%s: %s\n", name, seals < 0 ? strerror(-seals) : "not sealed");
+		return -1;
+	}
+	/* Not before: until it is sealed the size may change. */
+	if (fstat(fd, &st)) {
+		perror(name);
 		return -1;
 	}
 	table->size = (uint64_t)st.st_size;

@@ -66,10 +66,11 @@ def test_example_programs(t):
                      'py': [python, example('producer.py')]}
         consumers = [[os.path.join(directory, 'consumer')], [python, example('consumer.py')]]
         for name, producer in producers.items():
-            run(t, *producer, t.dir, t.path(name), str(COUNT))
-            check_sealed(t, t.path(name))
-            for consumer in consumers:
-                equal(run(t, *consumer, t.path(name)).stdout.strip(), SUM, 'sum')
+            for path, count, total in ((t.path(name), str(COUNT), SUM), (t.path(name + '0'), '0', '0')):
+                run(t, *producer, t.dir, path, count)
+                check_sealed(t, path)
+                for consumer in consumers:
+                    equal(run(t, *consumer, path).stdout.strip(), total, 'sum')
         write_file(t.path('open'), bytes(80))
         for consumer in consumers:
             check('not sealed' in run(t, *consumer, t.path('open'), status=1).stderr, 'refusal')
