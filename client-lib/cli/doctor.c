@@ -272,8 +272,8 @@ static void check_nofile(struct finding *finding)
 	getrlimit(RLIMIT_NOFILE, &limit);
 	if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < 65536) {
 		find(finding, MISSING, "%llu at most", (unsigned long long)limit.rlim_max);
-		blame(finding, "each file of a mount takes descriptors of the daemon: "
-		      "there can be fewer files than this",
+		blame(finding, "each file in use takes descriptors of the daemon: "
+		      "fewer files than this can be in use at the same time",
 		      "ulimit -Hn, nofile in limits.conf, or LimitNOFILE= of the service");
 	} else {
 		find(finding, GOOD, "%llu at most", (unsigned long long)limit.rlim_max);
