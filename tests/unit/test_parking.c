@@ -67,16 +67,19 @@ static void destroy_all(void)
 	g_assert_cmpuint(parking_parked(), ==, 0);
 }
 
-static void test_park(void)
+/* The first memory makes the reserve. */
+static unsigned descriptors_with_reserve(void)
 {
-	unsigned before;
-	struct stat st;
-
-	/* The first memory makes the reserve. */
 	memory_init(&memories[0]);
 	fill(0);
 	memory_destroy(&memories[0]);
-	before = descriptors();
+	return descriptors();
+}
+
+static void test_park(void)
+{
+	unsigned before = descriptors_with_reserve();
+	struct stat st;
 
 	fill_all();
 	g_assert_cmpuint(parking_parked(), >=, COUNT - LIMIT - 64);
@@ -143,40 +146,93 @@ static void test_reserve(void)
 	destroy_all();
 }
 
-/* Too few descriptors for a group: an error, and nothing is lost. */
-static void test_no_descriptors(void)
-{
-	struct rlimit old, few;
-	unsigned refused = 0;
+/* No descriptor is left, and none can be won: what is open is held. */
+struct shortage {
+	struct rlimit old;
 	int spare[4096];
-	unsigned count = 0;
+	unsigned count;
+};
 
-	fill_all();
-	getrlimit(RLIMIT_NOFILE, &old);
-	few = old;
+static void shortage_begin(struct shortage *shortage)
+{
+	struct rlimit few;
+
+	shortage->count = 0;
+	getrlimit(RLIMIT_NOFILE, &shortage->old);
+	few = shortage->old;
 	few.rlim_cur = descriptors() + 100;
 	g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &few), ==, 0);
-	/* Everything that is left goes to others, and what is open is held. */
 	for (unsigned i = 0; i < COUNT; i++)
 		if (atomic_load(&memories[i].fd) >= 0)
 			memory_hold(&memories[i]);
-	while (count < G_N_ELEMENTS(spare) && (spare[count] = dup(0)) >= 0)
-		count++;
+	while (shortage->count < G_N_ELEMENTS(shortage->spare) &&
+	       (shortage->spare[shortage->count] = dup(0)) >= 0)
+		shortage->count++;
+}
+
+static void shortage_end(struct shortage *shortage)
+{
+	for (unsigned i = 0; i < shortage->count; i++)
+		close(shortage->spare[i]);
+	setrlimit(RLIMIT_NOFILE, &shortage->old);
+	for (unsigned i = 0; i < COUNT; i++)
+		if (atomic_load(&memories[i].holds))
+			memory_release(&memories[i]);
+}
+
+/* Too few descriptors for a group: an error, and nothing is lost. */
+static void test_no_descriptors(void)
+{
+	struct shortage shortage;
+	unsigned refused = 0;
+
+	fill_all();
+	shortage_begin(&shortage);
 	for (unsigned i = 0; i < COUNT; i++)
 		if (atomic_load(&memories[i].fd) < 0) {
 			g_assert_cmpint(memory_hold(&memories[i]), ==, -EMFILE);
 			refused++;
 		}
 	g_assert_cmpuint(refused, >, 100);
-	for (unsigned i = 0; i < count; i++)
-		close(spare[i]);
-	setrlimit(RLIMIT_NOFILE, &old);
-	for (unsigned i = 0; i < COUNT; i++) {
-		if (atomic_load(&memories[i].holds))
-			memory_release(&memories[i]);
+	shortage_end(&shortage);
+	for (unsigned i = 0; i < COUNT; i++)
 		check(i);
-	}
 	destroy_all();
+}
+
+/*
+ * Memories that end where they are: all of a group, whose socket goes with them, and some of
+ * others, whose neighbours come back later.
+ */
+static void test_end_parked(void)
+{
+	unsigned before = descriptors_with_reserve(), count = 0;
+	struct shortage shortage;
+	bool ended[COUNT] = { false };
+	unsigned long parked;
+
+	fill_all();
+	shortage_begin(&shortage);
+	parked = parking_parked();
+	for (unsigned i = 0; i < COUNT; i++)
+		if (atomic_load(&memories[i].fd) < 0 && (i < 256 || i % 3 == 0)) {
+			memory_destroy(&memories[i]);
+			memory_init(&memories[i]);
+			ended[i] = true;
+			count++;
+		}
+	g_assert_cmpuint(count, >, 300);
+	g_assert_cmpuint(parking_parked(), ==, parked - count);
+	shortage_end(&shortage);
+	for (unsigned i = 0; i < COUNT; i++)
+		if (!ended[i])
+			check(i);
+	/* Nor does what was begun in its place get the descriptor of what has ended. */
+	for (unsigned i = 0; i < COUNT; i++)
+		if (ended[i])
+			g_assert_cmpint(atomic_load(&memories[i].fd), ==, -1);
+	destroy_all();
+	g_assert_cmpuint(descriptors(), ==, before);
 }
 
 /* As many descriptors in flight as a user may have. */
@@ -265,6 +321,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/parking/seals_and_changes", test_seals_and_changes);
 	g_test_add_func("/parking/reserve", test_reserve);
 	g_test_add_func("/parking/no_descriptors", test_no_descriptors);
+	g_test_add_func("/parking/end_parked", test_end_parked);
 	g_test_add_func("/parking/no_flight", test_no_flight);
 	g_test_add_func("/parking/threads", test_threads);
 	return g_test_run();
