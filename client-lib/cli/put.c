@@ -385,8 +385,8 @@ static int put_run(const struct verb *verb, int argc, char **argv)
 	signals_catch();
 	status = put_file(&put, argv[optind + 1]);
 	put_end(&put);
-	if (signal_caught) {
-		/* Whoever started us shall see what ended us. */
+	if (signal_caught && status != CLI_DONE) {
+		/* Whoever started us shall see what ended us, unless it came too late for that. */
 		signal(signal_caught, SIG_DFL);
 		raise(signal_caught);
 	}

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -241,6 +242,21 @@ def test_put_all_or_nothing(t):
         process.send_signal(number)
         equal(end(process).status, -number, 'how it ended')
         equal(names(t), ['a'], 'names after signal %d' % number)
+
+
+@needs('cachet')
+def test_put_that_a_signal_cannot_undo(t):
+    """One that comes when the file gets its name is too late, and put is done."""
+    if not shutil.which('strace') or t.run.sanitised:
+        t.skip('no strace, or a sanitizer that cannot be traced')
+    program = t.run.binary('client-lib', 'cachet')
+    with Local(t) as source:
+        for call, status in (('fchmod', -signal.SIGTERM), ('linkat', 0)):
+            done = subprocess.run(['strace', '-o', '/dev/null', '-e',
+                                   'inject=%s:signal=SIGTERM' % call, program, 'put', source,
+                                   t.path(call)], timeout=15, stderr=subprocess.PIPE, check=False)
+            equal(done.returncode, status, 'exit status: %s' % done.stderr)
+            equal(os.path.exists(t.path(call)), not status, 'the file')
 
 
 @needs('cachet')
