@@ -4,6 +4,7 @@ import contextlib
 import errno
 import mmap
 import os
+import re
 import subprocess
 import time
 
@@ -208,3 +209,25 @@ def test_long_lists(t):
             os.close(writer)
         text = os.getxattr(path, abi.XATTR_PINS).decode()
         equal(len(text.splitlines()), 400, 'lines of the attribute')
+
+
+@needs('cachet')
+def test_texts_that_are_too_long(t):
+    """An attribute has 64 KiB: the text ends before the first line that does not fit."""
+    path = new_file(t)
+    with opened(path) as fd:
+        def lines(name):
+            text = os.getxattr(path, name).decode()
+            check(text.endswith('\n'), '%s ends with %r' % (name, text[-80:]))
+            found = [int(re.search(r'\bid=(\d+)', line)[1]) for line in text.splitlines()]
+            equal(found, ids[:len(found)], name)
+            return len(found), len(text)
+        ids = []
+        for name in (abi.XATTR_PINS, abi.XATTR_HOLDERS):
+            while True:
+                ids.append(abi.pin(fd, len(ids) % 16 * PAGE, PAGE, label='x' * 31))
+                if len(ids) % 100 == 0 and lines(name)[0] < len(ids):
+                    break
+            count, length = lines(name)
+            check(65536 - 2 * length // count < length <= 65536,
+                  '%d bytes in %d lines of %s' % (length, count, name))
