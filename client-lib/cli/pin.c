@@ -201,23 +201,24 @@ static int command_run(const struct verb *verb, char **command, const sigset_t *
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-static bool pin_exists(int fd, uint64_t id)
+/* Return: 0: it is there; -ENOENT; or another errno: the daemon is gone, or nobody can tell. */
+static int pin_look(int fd, uint64_t id)
 {
 	struct cachet_pin_info *pins = NULL;
-	int count = cachet_pins(fd, NULL, 0);
-	int capacity = count;
-	bool found = count < 0; /* cannot tell */
+	int capacity = cachet_pins(fd, NULL, 0);
+	int count, result = -ENOENT;
 
-	if (count <= 0)
-		return found;
+	if (capacity <= 0)
+		return capacity ? capacity : -ENOENT;
 	pins = calloc((size_t)capacity, sizeof(*pins));
 	if (!pins)
-		return true;
+		return -ENOMEM;
 	count = cachet_pins(fd, pins, (size_t)capacity);
 	for (int i = 0; i < count && i < capacity; i++)
-		found = found || pins[i].id == id;
+		if (pins[i].id == id)
+			result = 0;
 	free(pins);
-	return found;
+	return count < 0 ? count : result;
 }
 
 static int64_t now_ms(void)
@@ -228,11 +229,12 @@ static int64_t now_ms(void)
 	return time.tv_sec * INT64_C(1000) + time.tv_nsec / 1000000;
 }
 
-/* Return: CLI_*; ends when one of @signals comes, the time to live is over, or the pin is broken. */
+/* Return: CLI_*; ends when one of @signals comes, the time to live is over, or the pin is gone. */
 static int pin_hold(const struct verb *verb, const struct pin_options *options, int fd, uint64_t id,
 		    const sigset_t *signals)
 {
 	int64_t end = now_ms() + (int64_t)options->ttl_ms;
+	int result;
 
 	printf("%" PRIu64 "\n", id);
 	if (cli_finish(CLI_DONE) != CLI_DONE)
@@ -246,11 +248,15 @@ static int pin_hold(const struct verb *verb, const struct pin_options *options, 
 			wait = (struct timespec){ .tv_nsec = left > 10 ? left * 1000000 : 10000000 };
 		if (sigtimedwait(signals, NULL, &wait) > 0)
 			return CLI_DONE;
-		if (pin_exists(fd, id))
+		result = pin_look(fd, id);
+		if (result == -ENOTCONN || result == -ECONNABORTED)
+			return verb_refused(verb, options->path, result,
+					    "the daemon has ended, and the pin is gone with it");
+		if (result != -ENOENT)
 			continue;
 		if (options->ttl_ms && now_ms() >= end)
 			return CLI_DONE;
-		return verb_refused(verb, options->path, -ENOENT, "the pin was broken");
+		return verb_refused(verb, options->path, result, "the pin was broken");
 	}
 }
 
@@ -263,7 +269,7 @@ static int pin_run(const struct verb *verb, int argc, char **argv)
 	int fd, status, result;
 
 	options_parse(verb, argc, argv, &options);
-	/* Whoever sees the pin may send a signal. What is ignored would come all the same if blocked. */
+	/* Whoever sees the pin may send a signal. One that is ignored would come if it were blocked. */
 	sigemptyset(&signals);
 	for (size_t i = 0; i < (options.command ? 6 : 3); i++)
 		if (!signal_is_ignored(numbers[i]))
@@ -283,7 +289,7 @@ static int pin_run(const struct verb *verb, int argc, char **argv)
 		status = pin_hold(verb, &options, fd, id, &signals);
 	result = cachet_unpin(fd, id);
 	close(fd);
-	if (result == -ENOENT && options.command) {
+	if (result && options.command) {
 		fputs("cachet pin: ", stderr);
 		name_print(stderr, options.path);
 		fputs(": the pin was gone before the command had ended\n", stderr);
@@ -301,8 +307,8 @@ const struct verb verb_pin = {
 		"against writing, until the pin is let go. With COMMAND it is held while COMMAND runs,\n"
 		"whose exit status is passed on (127: not found, 126: cannot be run, 128+N: ended by\n"
 		"signal N). Without, the number of the pin is printed, and it is held until SIGINT,\n"
-		"SIGTERM or SIGHUP comes, its time to live is over (exit status 0), or somebody breaks\n"
-		"it (1).\n\n"
+		"SIGTERM or SIGHUP comes, its time to live is over (exit status 0), somebody breaks it,\n"
+		"or the daemon ends (1).\n\n"
 		"      --offset BYTES  first byte; suffixes k, m, g. Default: 0\n"
 		"      --length BYTES  default: to the end of the file\n"
 		"      --label TEXT    what 'cachet holders' shows, at most 31 bytes\n"

@@ -662,6 +662,34 @@ def test_daemon_gone(t):
         mount.discard()
 
 
+@needs('cachet')
+def test_pin_of_a_daemon_that_goes(t):
+    """Its pins go with it, and whoever holds one hears of that."""
+    mount = t.run.new_mount()
+    mount.start()
+    reader, writer = os.pipe()
+    try:
+        path = mount.path + '/a'
+        write_file(path, DATA)
+        if not t.pins_work(path):
+            t.skip('no pins here')
+        held = start(t, 'pin', path)
+        held.stdout.readline()
+        running = start(t, 'pin', path, '--', 'sh', '-c', 'echo; read x; exit 7', stdin=reader)
+        running.stdout.readline()
+        os.kill(mount.pid, signal.SIGKILL)
+        mount.process.wait(10)
+        answer = end(held)
+        equal((answer.status, 'the pin is gone' in answer.err), (1, True), answer.err)
+        os.write(writer, b'\n')
+        answer = end(running)
+        equal((answer.status, 'the pin was gone' in answer.err), (7, True), answer.err)
+    finally:
+        os.close(reader)
+        os.close(writer)
+        mount.discard()
+
+
 @needs('cachet', 'root')
 def test_other_users(t):
     """What somebody sees and may do who owns nothing here."""
