@@ -14,8 +14,9 @@
 static void engine_work(gpointer sealing, gpointer data)
 {
 	struct seal_engine *engine = data;
+	struct sealing *taken = handover_take(sealing);
 
-	engine->run(handover_take(sealing));
+	engine->run(taken);
 }
 
 static gpointer engine_clock(gpointer data)

@@ -98,6 +98,24 @@ static void *arrive(void *data)
 	return NULL;
 }
 
+/* In a thread of its own, as the order is: the lock of a file first, then that of the table. */
+struct barrier {
+	struct xarray *handles;
+	atomic_bool closed, opened;
+};
+
+static void *barrier_hold(void *data)
+{
+	struct barrier *barrier = data;
+
+	xarray_lock(barrier->handles);
+	atomic_store(&barrier->closed, true);
+	while (!atomic_load(&barrier->opened))
+		g_usleep(100);
+	xarray_unlock(barrier->handles);
+	return NULL;
+}
+
 static bool arrival_waits(struct inode *inode)
 {
 	scoped_mutex(&inode->lock);
@@ -113,8 +131,9 @@ static void test_put_aside_meets_forget(void)
 	static struct kernel kernel;
 	struct filesystem *fs = &kernel.fs;
 	struct arrival arrival = { .admission.resume = arrival_resumed };
+	struct barrier barrier = { .handles = &fs->handles };
 	const struct caller maker = { .uid = 0 };
-	pthread_t thread;
+	pthread_t thread, holder;
 	uint64_t ino;
 
 	kernel_start(&kernel, CACHET_PLANE_KERNEL, true);
@@ -128,7 +147,9 @@ static void test_put_aside_meets_forget(void)
 	g_assert_cmpint(pthread_create(&thread, NULL, arrive, &arrival), ==, 0);
 	while (!atomic_load(&fs->stats.handles))
 		g_usleep(100);
-	xarray_lock(&fs->handles);
+	g_assert_cmpint(pthread_create(&holder, NULL, barrier_hold, &barrier), ==, 0);
+	while (!atomic_load(&barrier.closed))
+		g_usleep(100);
 	pthread_mutex_unlock(&arrival.inode->lock);
 	while (!arrival_waits(arrival.inode))
 		g_usleep(100);
@@ -142,7 +163,8 @@ static void test_put_aside_meets_forget(void)
 	arrival.inode = inode_lookup(fs, ino);
 	g_assert_nonnull(arrival.inode);
 	inode_put(arrival.inode);
-	xarray_unlock(&fs->handles);
+	atomic_store(&barrier.opened, true);
+	pthread_join(holder, NULL);
 	pthread_join(thread, NULL);
 	g_assert_cmpint(arrival.result, ==, -EINPROGRESS);
 	kernel_reset(&kernel);
