@@ -24,8 +24,9 @@ import ctypes
 import errno
 import mmap
 import os
+import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -225,6 +226,16 @@ def _milliseconds(seconds: float | None) -> int:
     return round(seconds * 1000)
 
 
+def _patiently(call: Callable[[int], Any], wait: float | None) -> int:
+    """As in Python's own calls a signal ends the wait only when its handler raises."""
+    end = time.monotonic() + (wait or 0)
+    result: int
+    while (result := call(_milliseconds(wait))) == -errno.EINTR:
+        if wait:
+            wait = max(end - time.monotonic(), 0)
+    return result
+
+
 def _time_to_live(seconds: float) -> int:
     """Milliseconds; 0 is for ever, and nothing else becomes that."""
     if not 0 <= seconds < 1e12:
@@ -315,10 +326,10 @@ class File:
 
     def seal(self, seals: Iterable[str] | str = DEFAULT_SEALS, *, wait: float | None = None,
              populate: bool = False) -> None:
-        """Add seals, all or none. WAIT is in seconds; None is the mount's default. A signal ends the
-        wait: InterruptedError, unless its handler raises something else."""
-        result = _library.cachet_add_seals_timeout(
-            self.fileno(), _bits(seals), _SEAL_POPULATE if populate else 0, _milliseconds(wait))
+        """Add seals, all or none. WAIT is in seconds; None is the mount's default."""
+        bits, flags = _bits(seals), _SEAL_POPULATE if populate else 0
+        result = _patiently(lambda timeout: _library.cachet_add_seals_timeout(
+            self.fileno(), bits, flags, timeout), wait)
         if result == -errno.EBUSY:
             raise BusyError(self.path, self.holders())
         _check(result, self.path)
@@ -401,8 +412,8 @@ def seal(path: str | os.PathLike[str], seals: Iterable[str] | str = DEFAULT_SEAL
          wait: float | None = None, populate: bool = False) -> None:
     """Seal a file by name."""
     name = os.fspath(path)
-    result = _library.cachet_seal_path(_raw(name), _bits(seals),
-                                       _SEAL_POPULATE if populate else 0, _milliseconds(wait))
+    raw, bits, flags = _raw(name), _bits(seals), _SEAL_POPULATE if populate else 0
+    result = _patiently(lambda timeout: _library.cachet_seal_path(raw, bits, flags, timeout), wait)
     if result == -errno.EBUSY:
         holders: list[Holder] = []
         with contextlib.suppress(OSError), open(name) as file:

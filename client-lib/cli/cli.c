@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 int file_open(const char *path)
@@ -33,6 +34,14 @@ const char *errno_name(int error)
 		return name;
 	snprintf(number, sizeof(number), "errno %d", error);
 	return number;
+}
+
+int64_t now_ms(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * INT64_C(1000) + time.tv_nsec / 1000000;
 }
 
 bool signal_is_ignored(int number)

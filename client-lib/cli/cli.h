@@ -96,6 +96,11 @@ int cli_flush(void);
 int cli_finish(int status);
 
 /**
+ * now_ms() - milliseconds of a clock that nobody sets
+ */
+int64_t now_ms(void);
+
+/**
  * signal_is_ignored() - is this how the program was started, by nohup(1) for instance?
  *
  * Then it stays so.

@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -219,14 +218,6 @@ static int pin_look(int fd, uint64_t id)
 			result = 0;
 	free(pins);
 	return count < 0 ? count : result;
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec * INT64_C(1000) + time.tv_nsec / 1000000;
 }
 
 /* Return: CLI_*; ends when one of @signals comes, the time to live is over, or the pin is gone. */

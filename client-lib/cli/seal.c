@@ -77,8 +77,6 @@ static const char *reason(const char *path, int error)
 	case -EBUSY:
 		return "somebody still holds it; nothing was changed "
 		       "(--wait SECONDS or --wait forever waits)";
-	case -EINTR:
-		return "interrupted; nothing was changed";
 	case -ENOTTY:
 		return "not a file of a cachet mount";
 	case -EAGAIN:
@@ -103,9 +101,23 @@ static const char *reason(const char *path, int error)
 	return NULL;
 }
 
+/* We handle no signal: what interrupts a wait is that we were stopped, and went on. */
+static int seal_patiently(const char *path, const struct seal_options *options)
+{
+	int64_t end = now_ms() + options->timeout_ms;
+	int timeout_ms = options->timeout_ms, result;
+
+	do {
+		result = cachet_seal_path(path, options->seals, options->flags, timeout_ms);
+		if (timeout_ms > 0)
+			timeout_ms = end > now_ms() ? (int)(end - now_ms()) : 0;
+	} while (result == -EINTR);
+	return result;
+}
+
 static int seal_file(const struct verb *verb, const char *path, const struct seal_options *options)
 {
-	int result = cachet_seal_path(path, options->seals, options->flags, options->timeout_ms);
+	int result = seal_patiently(path, options);
 	int fd;
 
 	if (result == 0)

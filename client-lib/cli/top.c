@@ -77,14 +77,6 @@ static void on_resize(int number)
 	(void)number; /* it ends the wait, which is all that it shall do */
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec * INT64_C(1000) + time.tv_nsec / 1000000;
-}
-
 /* --- the figures --- */
 
 static int row_look(struct row *row)

@@ -376,6 +376,22 @@ def pins(path):
 
 
 @needs('cachet')
+def test_seal_that_is_stopped(t):
+    """Ctrl-Z and fg, or a debugger, interrupt the request; it is asked again."""
+    for wait in ('15', 'forever'):
+        path = t.sealable(DATA)
+        with t.blocker(path):
+            process = start(t, 'seal', path, '--wait', wait)
+            within(10, lambda: t.stat().waiters == 1, 'nobody waits')
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            process.send_signal(signal.SIGCONT)
+            within(10, lambda: t.stat().waiters == 1 or process.poll() is not None, 'no answer')
+        answer = end(process)
+        equal((answer.status, answer.err), (0, ''), 'sealed, --wait %s' % wait)
+
+
+@needs('cachet')
 def test_pin_command(t):
     path = pinned_file(t)
     program = t.run.binary('client-lib', 'cachet')

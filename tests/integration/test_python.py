@@ -3,9 +3,11 @@
 import contextlib
 import ctypes
 import errno
+import functools
 import importlib.util
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import warnings
@@ -186,6 +188,34 @@ def test_python_numbers(t):
                 for pin in file.pins():
                     check(pin.ttl, 'a short time to live became none')
                 file.unpin(identity)
+
+
+@needs('cachet')
+def test_python_signals(t):
+    """A handler that returns does not end a wait, as with Python's own calls; one that raises does."""
+    cachet = module(t)
+
+    class Enough(Exception):
+        pass
+
+    def wait_for(call, handler):
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        call(wait=float('inf'))
+    for number in range(4):
+        path = t.sealable(b'x')
+        with cachet.open(path) as file, contextlib.ExitStack() as stack:
+            stack.enter_context(t.blocker(path))
+            seal = file.seal if number % 2 else functools.partial(cachet.seal, path)
+            if number < 2:
+                wait_for(seal, lambda *_: stack.close())
+                equal(file.seals, {'shrink', 'grow', 'write'}, 'seals')
+            else:
+                def handler(*_):
+                    raise Enough
+                with raises(Enough):
+                    wait_for(seal, handler)
+                equal(file.seals, frozenset(), 'seals')
 
 
 @needs('cachet')
