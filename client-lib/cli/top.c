@@ -260,8 +260,9 @@ static const struct {
 	int number;
 	void (*handler)(int number);
 } handled[] = {
-	{ SIGINT, on_signal },	 { SIGTERM, on_signal },   { SIGHUP, on_signal },
-	{ SIGTSTP, on_stop },	 { SIGCONT, on_continue }, { SIGWINCH, on_resize },
+	{ SIGINT, on_signal },	 { SIGTERM, on_signal }, { SIGHUP, on_signal },
+	{ SIGQUIT, on_signal },	 { SIGTSTP, on_stop },	 { SIGCONT, on_continue },
+	{ SIGWINCH, on_resize },
 };
 
 static void signals_handle(struct top *top)

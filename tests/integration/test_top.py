@@ -96,7 +96,7 @@ def test_top_on_a_terminal(t):
 
 @needs('cachet')
 def test_top_interrupted(t):
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         screen = Screen(t, t.mnt, '--interval', '60')
         screen.await_text(t.mnt[-10:])
         screen.process.send_signal(number)
