@@ -12,6 +12,8 @@
  *	PREPARE		through R, naming the handle: waits until that is the only one that hinders,
  *			as far as daemon and /proc can see, and holds off new writers for two
  *			seconds
+ *	look		a pin that was taken through the descriptor would go with it: FUTURE_WRITE
+ *			lets pins live on, so it is EBUSY, and PREPARE is taken back
  *	exchange	R gets the position and is dup3()ed over the descriptor: one step for other
  *			threads, who see the old or the new description, never a closed descriptor
  *	COMMIT		waits until the old handle is released, and seals
@@ -61,6 +63,7 @@ struct handover {
 	int flags;	/* of F_GETFL */
 	uint64_t handle;
 	unsigned seals;
+	bool pinned;	/* the file has pins that are not for residency alone */
 };
 
 static void handover_end(struct handover *handover)
@@ -143,10 +146,47 @@ static int handover_look(const struct handover *handover, bool *posix_locks)
 	return result;
 }
 
+/* Return: 0; -EBUSY: a pin would end with the descriptor; or another negative errno. */
+static int handover_look_for_pins(const struct handover *handover)
+{
+	struct cachet_pin_list list = { .cursor = 0 };
+
+	if (!handover->pinned)
+		return 0;
+	do {
+		int result;
+
+		list.size = sizeof(list);
+		list.count = 0;
+		result = cachet_ioctl(handover->fd, CACHET_IOC_PIN_LIST, &list);
+		if (result)
+			return result;
+		for (unsigned i = 0; i < list.count && i < CACHET_PINS_PER_PAGE; i++)
+			if (list.pins[i].handle == handover->handle &&
+			    !(list.pins[i].flags & CACHET_PIN_RESIDENT))
+				return -EBUSY;
+	} while (list.cursor && list.count);
+	return 0;
+}
+
+/* PREPARE through a descriptor. Return: 0; or a negative errno, with nothing changed. */
+static int handover_prepare_by(const struct handover *handover, int fd, unsigned flags,
+			       int timeout_ms)
+{
+	int result = handover_ask(handover, fd, flags | CACHET_SEAL_PREPARE, timeout_ms);
+
+	if (result)
+		return result;
+	result = handover_look_for_pins(handover);
+	if (result)
+		handover_ask(handover, fd, CACHET_SEAL_ABORT, 0);
+	return result;
+}
+
 /* Return: 0: R may be closed again without loss, or will not have to be; else nothing changed. */
 static int handover_ask_first(const struct handover *handover, unsigned flags, int timeout_ms)
 {
-	int result = handover_ask(handover, handover->fd, flags | CACHET_SEAL_PREPARE, timeout_ms);
+	int result = handover_prepare_by(handover, handover->fd, flags, timeout_ms);
 
 	if (result == 0)
 		handover_ask(handover, handover->fd, CACHET_SEAL_ABORT, 0);
@@ -163,15 +203,14 @@ static int handover_open_reader(struct handover *handover)
 
 static int handover_prepare(struct handover *handover, unsigned flags, int timeout_ms)
 {
-	int result = handover_ask(handover, handover->reader, flags | CACHET_SEAL_PREPARE,
-				  timeout_ms);
+	int result = handover_prepare_by(handover, handover->reader, flags, timeout_ms);
 
 	if (result != -EPERM)
 		return result;
 	handover->writer = cachet_reopen(handover->fd, O_WRONLY);
 	if (handover->writer < 0)
 		return -EPERM;
-	return handover_ask(handover, handover->writer, flags | CACHET_SEAL_PREPARE, timeout_ms);
+	return handover_prepare_by(handover, handover->writer, flags, timeout_ms);
 }
 
 /* Put a description over a descriptor, which keeps position and FD_CLOEXEC. */
@@ -264,6 +303,7 @@ int cachet_handover(int fd, const struct cachet_stat *st, unsigned seals, unsign
 		.flags = fcntl(fd, F_GETFL),
 		.handle = st->handle,
 		.seals = seals,
+		.pinned = st->file_pins != 0,
 	};
 	int cancel_state, result;
 

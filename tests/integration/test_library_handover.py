@@ -175,6 +175,27 @@ def test_future_write_leaves_mappings(t):
 
 
 @needs('kernel')
+def test_future_write_leaves_pins(t):
+    """Those of the descriptor itself would go with the exchange; then it is refused."""
+    library = Library(t)
+    path, fd = make(t)
+    with opened(path) as other:
+        numbers = [library.pin(other, 0, 4096)] + [library.pin(fd, 0, 4096) for _ in range(200)]
+        check(min(numbers) > 0, numbers)
+        for seals in (SEAL_FUTURE_WRITE, SEAL_FUTURE_WRITE | SEAL_EXEC):
+            with Untouched(t, fd):
+                equal(library.add_seals(fd, seals), -errno.EBUSY, 'with its own pins')
+        equal([pin.id for pin in abi.pins(fd)], numbers, 'pins')
+        for number in numbers[1:]:
+            equal(library.unpin(fd, number), 0, 'unpin')
+        equal(library.add_seals(fd, SEAL_FUTURE_WRITE), 0, 'when they have gone')
+        check_dress(fd, os.O_RDONLY)
+        equal([pin.id for pin in abi.pins(fd)], numbers[:1], 'the pin of another')
+        equal(library.unpin(other, numbers[0]), 0, 'unpin')
+    os.close(fd)
+
+
+@needs('kernel')
 def test_populate(t):
     library = Library(t)
     path, fd = make(t)
