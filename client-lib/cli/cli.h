@@ -96,7 +96,8 @@ int cli_flush(void);
 int cli_finish(int status);
 
 /**
- * now_ms() - milliseconds of a clock that nobody sets
+ * now_ms() - a clock that nobody sets
+ * Return: milliseconds.
  */
 int64_t now_ms(void);
 

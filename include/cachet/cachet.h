@@ -70,9 +70,9 @@ int cachet_add_seals(int fd, unsigned seals);
  * Return: 0; -EINVAL (unknown seal, flag or time-out); -EPERM (sealed against seals, or the caller
  * may not seal); -EBUSY (holders remained: ask cachet_holders(); or there is a duplicate of @fd, or
  * a pin through it, which an exchange would end); -EINTR; -ENOSPC, -EDQUOT or -ENOMEM (populate);
- * -ENOTTY (not on a cachet mount); -EACCES (the exchange: the caller may not read the file); -ENOENT
- * (the exchange: no /proc); -EAGAIN (too many requests wait on this mount, which is limited over
- * io_uring alone); -EBADFD (not sealed, and the descriptor is now read-only).
+ * -ENOTTY (not on a cachet mount); -EACCES (the exchange: the caller may not read the file);
+ * -ENOENT (the exchange: no /proc); -EAGAIN (too many requests wait on this mount, which is limited
+ * over io_uring alone); -EBADFD (not sealed, and the descriptor is now read-only).
  */
 int cachet_add_seals_timeout(int fd, unsigned seals, unsigned flags, int timeout_ms);
 
