@@ -184,7 +184,7 @@ static bool parse_common(struct options *options, const char *text, const char *
 	};
 
 	for (unsigned i = 0; i < G_N_ELEMENTS(passed); i++) {
-		if (g_str_equal(key, passed[i])) {
+		if (g_str_equal(key, passed[i]) && !strchr(text, ',')) {
 			g_ptr_array_add(options->mount, g_strdup(text));
 			take_atime(&options->filesystem, key);
 			return true;

@@ -348,6 +348,21 @@ static void test_list(void)
 	options_clear(&options);
 }
 
+/* One from the key file may have a comma, which would make two of it for libfuse. */
+static void test_one(void)
+{
+	g_autoptr(GError) error = NULL;
+	struct options options;
+
+	parse_good(&options, "/m");
+	g_assert_true(options_parse_one(&options, "fsname=models", &error));
+	g_assert_no_error(error);
+	g_assert_false(options_parse_one(&options, "fsname=models,max_read=1", &error));
+	g_assert_error(error, G_OPTION_ERROR, G_OPTION_ERROR_UNKNOWN_OPTION);
+	g_assert_cmpuint(options.mount->len, ==, 1);
+	options_clear(&options);
+}
+
 static void test_usage(void)
 {
 	static const char *const names[] = {
@@ -372,6 +387,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/options/common", test_common);
 	g_test_add_func("/options/limits-need-daemon", test_limits_need_daemon);
 	g_test_add_func("/options/list", test_list);
+	g_test_add_func("/options/one", test_one);
 	g_test_add_func("/options/usage", test_usage);
 	return g_test_run();
 }
