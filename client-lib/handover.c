@@ -63,7 +63,7 @@ struct handover {
 	int flags;	/* of F_GETFL */
 	uint64_t handle;
 	unsigned seals;
-	bool pinned;	/* the file has pins that are not for residency alone */
+	bool pinned;	/* pins hindered a write seal at the beginning */
 };
 
 static void handover_end(struct handover *handover)
@@ -150,8 +150,10 @@ static int handover_look(const struct handover *handover, bool *posix_locks)
 static int handover_look_for_pins(const struct handover *handover)
 {
 	struct cachet_pin_list list = { .cursor = 0 };
+	struct cachet_stat st;
 
-	if (!handover->pinned)
+	/* WRITE has waited until no pin hinders it; one of pages that were cut off does not. */
+	if (!handover->pinned || (cachet_stat(handover->fd, &st) == 0 && !st.file_pins))
 		return 0;
 	do {
 		int result;

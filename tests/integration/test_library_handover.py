@@ -18,8 +18,8 @@ import time
 import abi
 import syscalls
 from abi import (SEAL_EXEC, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE)
-from harness import (Child, check, equal, limit, needs, opened, pattern, read_fd, read_file,
-                     refused, run_as, within, write_file)
+from harness import (Background, Child, check, equal, limit, needs, opened, pattern, read_fd,
+                     read_file, refused, run_as, within, write_file)
 from library import Library
 from seccomp import forbid_kcmp
 
@@ -192,6 +192,22 @@ def test_future_write_leaves_pins(t):
         check_dress(fd, os.O_RDONLY)
         equal([pin.id for pin in abi.pins(fd)], numbers[:1], 'the pin of another')
         equal(library.unpin(other, numbers[0]), 0, 'unpin')
+    os.close(fd)
+
+
+@needs('kernel')
+def test_pin_of_what_was_cut_off(t):
+    """A pin of the descriptor itself whose pages are the file's no more: it hinders nobody."""
+    library = Library(t)
+    path, fd = make(t)
+    with opened(path) as other:
+        check(library.pin(fd, 200_000, 1) > 0, 'pin')
+        os.ftruncate(fd, 100_000)
+        number = library.pin(other, 0, 1)
+        later = Background(library.add_seals_timeout, fd, SEAL_WRITE, 0, abi.TIMEOUT_FOREVER)
+        within(10, lambda: t.stat().waiters == 1, 'it does not wait for the other pin')
+        equal(library.unpin(other, number), 0, 'unpin')
+        equal(later.result(), 0, 'seal')
     os.close(fd)
 
 
