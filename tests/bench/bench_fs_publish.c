@@ -9,6 +9,7 @@
  *	BROKER	the producer hands it to a process that keeps it; readers are told, and ask that process
  *		by name
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
@@ -129,6 +130,21 @@ static int reader_receive(struct stage *stage, unsigned number)
 	}
 }
 
+/* Before Linux 6.7 a sealed memfd is mapped only by a descriptor that could never write to it. */
+static void *map_published(struct stage *stage, int fd)
+{
+	void *map = mmap(NULL, stage->size, PROT_READ, MAP_SHARED, fd, 0);
+	char path[40];
+
+	if (map != MAP_FAILED || errno != EPERM)
+		return map;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	map = mmap(NULL, stage->size, PROT_READ, MAP_SHARED, fd, 0);
+	close(fd);
+	return map;
+}
+
 static void run_reader(struct stage *stage, unsigned number)
 {
 	struct cachet_seals seals = { .size = sizeof(seals) };
@@ -142,7 +158,7 @@ static void run_reader(struct stage *stage, unsigned number)
 		else
 			must(ioctl(fd, CACHET_IOC_GET_SEALS, &seals) == 0, "get seals");
 		must(seals.seals & F_SEAL_WRITE, "sealed");
-		map = mmap(NULL, stage->size, PROT_READ, MAP_SHARED, fd, 0);
+		map = map_published(stage, fd);
 		must(map != MAP_FAILED, "map what was published");
 		for (size_t at = 0; at < stage->size; at += PAGE)
 			(void)map[at];
@@ -183,6 +199,25 @@ static void publish(struct stage *stage)
 	close(fd);
 }
 
+/* Nobody keeps an end that is not his, so that all end with the first one that fails. */
+static void keep_own_ends(struct stage *stage, unsigned child)
+{
+	bool third = child == stage->readers;
+
+	close(stage->given[0]);
+	if (!third)
+		close(stage->given[1]);
+	for (unsigned i = 0; i < stage->readers; i++) {
+		close(stage->told[i][0]);
+		if (i != child)
+			close(stage->told[i][1]);
+		if (!third)
+			close(stage->asked[i][0]);
+		if (i != child)
+			close(stage->asked[i][1]);
+	}
+}
+
 static void stage_start(struct stage *stage)
 {
 	bool third = stage->subject->kind & (RELAY | BROKER);
@@ -196,16 +231,16 @@ static void stage_start(struct stage *stage)
 		must(stage->pids[i] >= 0, "fork");
 		if (stage->pids[i])
 			continue;
-		/* Nobody but the producer keeps the producer's ends, so that all end with it. */
-		close(stage->given[0]);
-		for (unsigned j = 0; j < stage->readers; j++) {
-			close(stage->told[j][0]);
-			if (i < stage->readers)
-				close(stage->asked[j][0]);
-		}
+		keep_own_ends(stage, i);
 		if (i < stage->readers)
 			run_reader(stage, i);
 		run_third_process(stage);
+	}
+	close(stage->given[1]);
+	for (unsigned i = 0; i < stage->readers; i++) {
+		close(stage->told[i][1]);
+		close(stage->asked[i][0]);
+		close(stage->asked[i][1]);
 	}
 }
 
@@ -214,13 +249,8 @@ static void stage_end(struct stage *stage)
 	bool third = stage->subject->kind & (RELAY | BROKER);
 
 	close(stage->given[0]);
-	close(stage->given[1]);
-	for (unsigned i = 0; i < stage->readers; i++) {
+	for (unsigned i = 0; i < stage->readers; i++)
 		close(stage->told[i][0]);
-		close(stage->told[i][1]);
-		close(stage->asked[i][0]);
-		close(stage->asked[i][1]);
-	}
 	for (unsigned i = 0; i < stage->readers + third; i++)
 		waitpid(stage->pids[i], NULL, 0);
 }
