@@ -241,7 +241,11 @@ def test_put_all_or_nothing(t):
         process.stdin.flush()
         process.send_signal(number)
         equal(end(process).status, -number, 'how it ended')
-        equal(names(t), ['a'], 'names after signal %d' % number)
+        left = names(t)
+        if number == signal.SIGKILL and not t.run.kernel.tmpfile:
+            # Without O_TMPFILE it is filled under a hidden name, and nobody is left to remove that.
+            left = [name for name in left if not name.startswith('.cachet-')]
+        equal(left, ['a'], 'names after signal %d' % number)
 
 
 @needs('cachet')

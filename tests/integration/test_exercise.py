@@ -13,6 +13,8 @@ def test_exercise(t):
     command = [t.helper('exercise'), '-t', str(seconds), '-g', '1000']
     if not t.cachet:
         command.append('-u')
+    elif not t.run.kernel.zero_range:
+        command.append('-z')
     result = subprocess.run(command + [t.dir], capture_output=True, text=True)
     check(result.returncode == 0, 'exit status %d\n%s%s' % (
         result.returncode, result.stdout, result.stderr))

@@ -99,7 +99,7 @@ def skip_without_library(t):
 DATA = pattern(5 * PAGE)
 
 
-def operations(top, kernel, library):
+def operations(top, t, library):
     """Everything that makes the daemon call something. Raises OSError when a call is refused."""
     path = top + '/a'
     with opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
@@ -109,11 +109,12 @@ def operations(top, kernel, library):
         syscalls.fallocate(fd, 0, MiB, 10 * PAGE)
         syscalls.fallocate(fd, syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_KEEP_SIZE,
                            MiB, 2 * PAGE)
-        syscalls.fallocate(fd, syscalls.FALLOC_FL_ZERO_RANGE, MiB + 4 * PAGE, 2 * PAGE)
+        if t.run.kernel.zero_range:
+            syscalls.fallocate(fd, syscalls.FALLOC_FL_ZERO_RANGE, MiB + 4 * PAGE, 2 * PAGE)
         os.lseek(fd, 0, os.SEEK_HOLE)
         os.ftruncate(fd, 3 * MiB)
         whole(os.copy_file_range(fd, fd, PAGE, 0, 8 * PAGE), PAGE)
-        if kernel:
+        if t.kernel:
             with syscalls.Map(fd, MiB, mmap.PROT_READ | mmap.PROT_WRITE) as view:
                 view.write(b'stored', 20 * PAGE)
     pins(path)
@@ -167,10 +168,10 @@ def clear(top):
         os.unlink(os.path.join(top, name))
 
 
-def attempt(_link, top, kernel, library):
+def attempt(_link, top, t, library):
     """None when all went through, else (errno, which call)."""
     try:
-        operations(top, kernel, library)
+        operations(top, t, library)
     except OSError as error:
         return error.errno, str(error)
     return None
@@ -198,7 +199,7 @@ def run_with(t, mount, plan, library, also, failing):
     what = failing.what
     plan.set(*failing)
     try:
-        ended = Child(attempt, mount.path, t.kernel, library).wait(30)
+        ended = Child(attempt, mount.path, t, library).wait(30)
     except Failure as failure:
         raise Failure('%s: %s' % (what, failure)) from failure
     failed = plan.failed
@@ -209,7 +210,7 @@ def run_with(t, mount, plan, library, also, failing):
     clear(mount.path)
     settled(mount, before, what)
     if ended:
-        again = Child(attempt, mount.path, t.kernel, library).wait(30)
+        again = Child(attempt, mount.path, t, library).wait(30)
         check(again is None, '%s: and later, without: %s' % (what, again))
         settled(mount, before, what + ', and then without')
     return failed
@@ -278,7 +279,7 @@ def test_while_it_serves(t):
     plan = Plan(t, 'serve')
     library = Library(t)
     with started(t, plan) as mount:
-        equal(Child(attempt, mount.path, t.kernel, library).wait(30), None, 'without failures')
+        equal(Child(attempt, mount.path, t, library).wait(30), None, 'without failures')
         total = 0
         for function, (errors, also) in RUNTIME.items():
             if function in ('pread', 'splice') and t.run.plane == 'unpriv':
@@ -312,7 +313,7 @@ def test_threads_while_it_serves(t):
             tops = [os.path.join(mount.path, '%d-%d' % (times, n)) for n in range(4)]
             for top in tops:
                 mount.as_user(os.mkdir, top)
-            children = [Child(attempt, top, t.kernel, library) for top in tops]
+            children = [Child(attempt, top, t, library) for top in tops]
             for child in children:
                 equal(child.wait(30), None, 'what was refused')
             for top in tops:

@@ -2,13 +2,14 @@
 /*
  * Random operations on one file, against a copy in memory.
  *
- *	exercise [-s SEED] [-n OPERATIONS] [-t SECONDS] [-g GENERATION] [-u] [-v] DIRECTORY
+ *	exercise [-s SEED] [-n OPERATIONS] [-t SECONDS] [-g GENERATION] [-u] [-z] [-v] DIRECTORY
  *
  * Every operation is done to the file and to the copy; what is read must be what the copy holds,
  * and so must size and holes. After GENERATION operations the file is compared whole, sealed (-u:
  * left unsealed, for file systems that have no seals), attacked, compared again and replaced by a
- * new one. The seed is printed and makes a run again what it was; so do the last operations before
- * a difference. Exit status: 0 no difference, 1 a difference, 2 usage or a call that failed.
+ * new one. -z: this file system has no FALLOC_FL_ZERO_RANGE. The seed is printed and makes a run
+ * again what it was; so do the last operations before a difference. Exit status: 0 no difference,
+ * 1 a difference, 2 usage or a call that failed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -40,6 +41,7 @@ static struct {
 	bool append;
 	bool can_map; /* shared mappings of unsealed files */
 	bool no_seals;
+	bool no_zero_range;
 	bool verbose;
 	size_t size;
 	unsigned char copy[SIZE_MAX_BYTES];
@@ -220,8 +222,8 @@ static void do_fallocate(int mode, const char *what)
 		return;
 	note("%s %zu+%zu%s", what, offset, length, keep ? " keeping the size" : "");
 	if (fallocate(run.fd, mode, offset, length) < 0) {
-		if (errno == EOPNOTSUPP && run.no_seals && (mode & FALLOC_FL_ZERO_RANGE))
-			return; /* tmpfs has none */
+		if (errno == EOPNOTSUPP && run.no_zero_range && (mode & FALLOC_FL_ZERO_RANGE))
+			return;
 		failed(what);
 	}
 	if (!keep)
@@ -523,7 +525,7 @@ int main(int argc, char **argv)
 	int option;
 
 	run.seed = (uint64_t)time(NULL) << 16 ^ (uint64_t)getpid();
-	while ((option = getopt(argc, argv, "s:n:t:g:uv")) != -1) {
+	while ((option = getopt(argc, argv, "s:n:t:g:uvz")) != -1) {
 		switch (option) {
 		case 's':
 			run.seed = strtoull(optarg, NULL, 0);
@@ -539,6 +541,10 @@ int main(int argc, char **argv)
 			break;
 		case 'u':
 			run.no_seals = true;
+			run.no_zero_range = true; /* tmpfs has none */
+			break;
+		case 'z':
+			run.no_zero_range = true;
 			break;
 		case 'v':
 			run.verbose = true;
@@ -549,7 +555,7 @@ int main(int argc, char **argv)
 	}
 	if (optind + 1 != argc || !generation || (!operations && limit <= 0)) {
 		fprintf(stderr, "usage: exercise [-s SEED] [-n OPERATIONS] [-t SECONDS] "
-				"[-g GENERATION] [-u] [-v] DIRECTORY\n");
+				"[-g GENERATION] [-u] [-z] [-v] DIRECTORY\n");
 		return 2;
 	}
 	printf("exercise: seed %" PRIu64 "\n", run.seed);
