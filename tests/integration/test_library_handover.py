@@ -299,6 +299,34 @@ def test_who(t):
     equal(t.get_seals(path), THREE, 'seals')
 
 
+@needs('kernel', 'root')
+def test_who_was_given_the_descriptor(t):
+    """Whose handle another user has opened may seal when he may write the file, else not."""
+    library = Library(t)
+    path = t.path()
+    write_file(path, DATA)
+    os.chmod(path, 0o664)
+    os.chown(path, t.FRIEND, t.GROUP)
+    os.chmod(t.dir, 0o777)
+
+    def given(link, fd, want, access):
+        link.recv()
+        before = abi.stat(fd).handle, descriptors()
+        equal(library.add_seals(fd, THREE), want, 'seal')
+        equal(status(fd) & os.O_ACCMODE, access, 'access')
+        if want:
+            equal((abi.stat(fd).handle, descriptors()), before, 'handle and descriptors')
+            equal(abi.get_seals(fd), 0, 'seals')
+    for groups, want, access in (((), -errno.EPERM, os.O_RDWR), ([t.GROUP], 0, os.O_RDONLY)):
+        t.settled(path)
+        fd = os.open(path, os.O_RDWR)
+        child = Child(given, fd, want, access, uid=t.STRANGER, groups=groups)
+        os.close(fd)
+        child.send('nobody else has it')
+        child.wait(15)
+    equal(t.get_seals(path), THREE, 'seals')
+
+
 # --- what it refuses ----------------------------------------------------------------------------
 
 def locks_hold(path):
