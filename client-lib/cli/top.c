@@ -165,8 +165,13 @@ static double top_rate(const struct top *top, const struct row *row, uint64_t no
 /* Never more than the terminal is wide: a line that wraps would move all others. */
 static void line_print(const struct top *top, unsigned width, char *text)
 {
-	printf("%.*s%s\n", (int)width, top->terminal ? text_clean(text) : text,
-	       top->terminal ? "\033[K" : "");
+	if (top->terminal)
+		text_clean(text);
+	/* It ends before a character of which there is no room for every byte. */
+	if (strlen(text) > width)
+		while (width && (text[width] & 0xc0) == 0x80)
+			width--;
+	printf("%.*s%s\n", (int)width, text, top->terminal ? "\033[K" : "");
 }
 
 static void row_print(const struct top *top, const struct row *row, unsigned width)

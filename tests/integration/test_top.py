@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """cachet top: in a pipe, on a terminal, when the terminal changes or is left."""
+import codecs
 import fcntl
 import os
 import pty
@@ -28,6 +29,7 @@ class Screen:
             stdout=slave, stderr=slave, env=environment(**more), start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
         self.text = ''
+        self.decoder = codecs.getincrementaldecoder('utf-8')()
 
     def resize(self, columns):
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack('HHHH', 25, columns, 0, 0))
@@ -38,7 +40,7 @@ class Screen:
         while text not in self.text:
             if not select.select([self.master], [], [], max(0, end - time.monotonic()))[0]:
                 raise Failure('%r is not drawn: %r' % (text, self.text[-300:]))
-            self.text += os.read(self.master, 65536).decode()
+            self.text += self.decoder.decode(os.read(self.master, 65536))
         position = self.text.index(text) + len(text)
         before, self.text = self.text[:position], self.text[position:]
         return before
@@ -91,6 +93,21 @@ def test_top_on_a_terminal(t):
     line = screen.await_text('\033[K\r\n').replace('\033[0m', '').replace('\033[K', '')
     check(len(line.strip()) <= 20, 'a line that is too long: %r' % line)
     os.write(screen.master, b'xq')
+    equal(screen.end(), 0, 'exit status')
+
+
+@needs('cachet')
+def test_top_cuts_between_characters(t):
+    """Wherever the terminal ends, no part of a character is drawn."""
+    path = t.path('\u00fc\u20ac' * 20)
+    os.mkdir(path)
+    screen = Screen(t, path, '--interval', '0.05', columns=500)
+    line = screen.await_text('\u20ac\033[K').splitlines()[-1]
+    for less in range(5):
+        screen.resize(len(line.encode()) - 20 - less)
+        for _ in range(2):
+            screen.await_text('\033[J')  # that it can be decoded is what must hold
+    os.write(screen.master, b'q')
     equal(screen.end(), 0, 'exit status')
 
 
