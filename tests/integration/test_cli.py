@@ -478,6 +478,27 @@ def test_pin_held(t):
 
 
 @needs('cachet')
+def test_pin_gone_early(t):
+    """Before its command, which is told at the end; or while others of the file stay."""
+    path = pinned_file(t)
+    process = start(t, 'pin', path, '--', 'sh', '-c', 'read line; exit 3', stdin=subprocess.PIPE)
+    within(10, lambda: pins(path), 'no pin')
+    cachet(t, 'unpin', path, pins(path)[0].id)
+    answer = end(process, b'go on\n')
+    equal(answer.status, 3, 'exit status of the command')
+    check('the pin was gone before the command had ended' in answer.err, answer.err)
+
+    first, second = (start(t, 'pin', path) for _ in range(2))
+    number, other = int(first.stdout.readline()), int(second.stdout.readline())
+    cachet(t, 'unpin', path, number)
+    answer = end(first)
+    check((answer.status, 'broken' in answer.err) == (1, True), answer.err)
+    equal([pin.id for pin in pins(path)], [other], 'pins')
+    second.terminate()
+    equal(end(second).status, 0, 'the other one')
+
+
+@needs('cachet')
 def test_pin_refused(t):
     path = pinned_file(t)
     check('EINVAL' in cachet(t, 'pin', path, '--offset', '1g', '--', 'true', status=1).err, 'range')
