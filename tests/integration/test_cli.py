@@ -17,8 +17,8 @@ import time
 
 import abi
 from abi import SEAL_GROW, SEAL_SHRINK, SEAL_WRITE
-from harness import (MiB, PAGE, check, equal, limit, needs, opened, pattern, read_file, refused,
-                     run_as, within, write_file)
+from harness import (MiB, PAGE, Failure, check, equal, limit, needs, opened, pattern, read_file,
+                     refused, run_as, within, write_file)
 
 DATA = pattern(3 * MiB + 17)
 THREE = SEAL_SHRINK | SEAL_GROW | SEAL_WRITE
@@ -48,6 +48,14 @@ def end(process, data=None, timeout=15):
         process.kill()
         raise
     return Answer(process, out.decode(), err.decode())
+
+
+def pin_of(process):
+    """The id that "cachet pin" prints when it holds the pin."""
+    line = process.stdout.readline()
+    if not line:
+        raise Failure('no pin: %s' % end(process).err)
+    return int(line)
 
 
 def cachet(t, *words, status=0, data=None, **kwargs):
@@ -437,7 +445,7 @@ def test_pin_with_ignored_signals(t):
     equal(end(start(t, 'pin', path, '--', 'sh', '-c', 'exit 7', preexec_fn=ignore)).status, 7,
           'the status of a command, SIGCHLD is ignored')
     process = start(t, 'pin', path, preexec_fn=ignore)
-    number = int(process.stdout.readline())
+    number = pin_of(process)
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGINT)
     cachet(t, 'unpin', path, number)
@@ -448,7 +456,7 @@ def test_pin_with_ignored_signals(t):
 def test_pin_held(t):
     path = pinned_file(t)
     process = start(t, 'pin', path)
-    number = int(process.stdout.readline())
+    number = pin_of(process)
     whole = -(-len(DATA) // PAGE) * PAGE
     equal([(p.id, p.offset, p.length) for p in pins(path)], [(number, 0, whole)], 'pins')
     check('EBUSY' in cachet(t, 'seal', path, status=1).err, 'no EBUSY')
@@ -457,7 +465,7 @@ def test_pin_held(t):
     equal(pins(path), [], 'pins')
 
     process = start(t, 'pin', path)
-    number = int(process.stdout.readline())
+    number = pin_of(process)
     cachet(t, 'unpin', path, number)
     equal(pins(path), [], 'pins')
     answer = end(process)
@@ -489,7 +497,7 @@ def test_pin_gone_early(t):
     check('the pin was gone before the command had ended' in answer.err, answer.err)
 
     first, second = (start(t, 'pin', path) for _ in range(2))
-    number, other = int(first.stdout.readline()), int(second.stdout.readline())
+    number, other = pin_of(first), pin_of(second)
     cachet(t, 'unpin', path, number)
     answer = end(first)
     check((answer.status, 'broken' in answer.err) == (1, True), answer.err)
@@ -528,7 +536,7 @@ def test_reasons_of_a_full_share(t):
 def test_pin_resident(t):
     path = pinned_file(t)
     process = start(t, 'pin', '--resident', path)
-    number = int(process.stdout.readline())
+    number = pin_of(process)
     check(number > 0, 'number')
     cachet(t, 'seal', '--nowait', path)
     process.send_signal(signal.SIGINT)
@@ -738,7 +746,7 @@ def test_other_users(t):
     os.chmod(t.dir, 0o755)
     os.chmod(path, 0o644)
     process = start(t, 'pin', path, '--label', 'a camera')
-    number = int(process.stdout.readline())
+    number = pin_of(process)
 
     def stranger():
         equal(cachet(t, 'seals', path).out, 'none\n', 'seals')
