@@ -7,8 +7,8 @@ import subprocess
 import sys
 import tempfile
 
+from command import cachet
 from harness import check, equal, limit, needs, within
-from test_cli import cachet
 
 
 def seal_and_break(t, mount):

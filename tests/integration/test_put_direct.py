@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """cachet put, where the disk writes into the memory of the file: O_DIRECT, registered buffers."""
 import contextlib
-import errno
 import os
 import resource
 import signal
@@ -10,13 +9,11 @@ import tempfile
 
 import abi
 import seccomp
-from abi import SEAL_GROW, SEAL_SHRINK, SEAL_WRITE
+from command import DEFAULT_SEALS, cachet, end, names, start
 from harness import (MiB, check, equal, limit, needs, opened, pattern, read_file, run_as, within,
                      write_all, write_file)
 from slowfs import BYTE, SlowFs
-from test_cli import cachet, end, names, start
 
-THREE = SEAL_SHRINK | SEAL_GROW | SEAL_WRITE
 SIZES = (0, 1, 4095, 4096, 4097, MiB - 1, MiB + 1, 16 * MiB, 33 * MiB + 4096, 64 * MiB + 3)
 
 
@@ -57,7 +54,7 @@ def put(t, source, *words, name='a', **kwargs):
 def check_file(t, data, name='a'):
     equal(os.stat(t.path(name)).st_size, len(data), 'size')
     check(read_file(t.path(name)) == data, 'contents of %d bytes' % len(data))
-    equal(t.get_seals(t.path(name)), THREE, 'seals')
+    equal(t.get_seals(t.path(name)), DEFAULT_SEALS, 'seals')
 
 
 def held_by_ring(process):

@@ -7,8 +7,8 @@ import select
 import subprocess
 import time
 
+from command import environment
 from harness import MiB, check, equal, needs, pattern, read_file
-from test_cli import environment
 
 LINE = re.compile(r'slow  [0-9.]+ ([KM]iB|bytes)  [0-9.]+ ([KMG]iB|bytes)/s')
 

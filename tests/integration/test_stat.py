@@ -14,8 +14,8 @@ import time
 import abi
 import syscalls
 from abi import SEAL_GROW, SEAL_SHRINK, SEAL_WRITE
+from command import cachet
 from harness import PAGE, check, equal, needs, opened, refused, within, write_all
-from test_cli import cachet
 
 FILES = 10
 

@@ -12,8 +12,8 @@ import subprocess
 import termios
 import time
 
+from command import cachet, end, environment, start
 from harness import Failure, check, equal, needs
-from test_cli import cachet, end, environment, start
 
 
 class Screen:
