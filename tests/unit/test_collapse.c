@@ -20,6 +20,21 @@ static bool kernel_can(void)
 	return can;
 }
 
+/*
+ * Collapse the whole file. The kernel itself, and whoever watches its memory, may hold a page for a
+ * moment: who wanted more comes again. Return: as mapping_collapse_range(), in the end.
+ */
+static long file_collapse(struct file *file, long wanted, long *failed)
+{
+	for (unsigned tries = 0;; tries++) {
+		long done = mapping_collapse_range(&file->mapping, 0, UINT64_MAX, NULL, failed);
+
+		if (done >= wanted || tries == 100)
+			return done;
+		g_usleep(10000);
+	}
+}
+
 /* A file whose folios are small, though it is written whole. */
 static void file_fill_small(struct file *file, uint64_t pages)
 {
@@ -57,7 +72,7 @@ static void test_collapse(void)
 		/* Ends that are no whole range are left alone. */
 		g_assert_cmpint(mapping_collapse_range(m, PAGE, HUGE_BYTES, NULL, &failed), ==, 0);
 		g_assert_cmpint(failed, ==, 0);
-		g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, &failed), ==, 3);
+		g_assert_cmpint(file_collapse(&file, 3, &failed), ==, 3);
 		g_assert_cmpint(failed, ==, 0);
 		g_assert_cmpuint(atomic_load(&m->nr_huge), ==, 3 * 512);
 		for (unsigned i = 0; i < 3; i++)
@@ -71,7 +86,7 @@ static void test_collapse(void)
 			g_assert_cmpuint(file_count(&file, (enum xarray_mark)FOLIO_MARK_DIRTY), ==,
 					 3 * 512 + 100);
 		/* Once more changes nothing. */
-		g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, NULL), ==, 3);
+		g_assert_cmpint(file_collapse(&file, 3, NULL), ==, 3);
 		g_assert_cmpuint(atomic_load(&m->nr_huge), ==, 3 * 512);
 		/* Not sealed against shrinking: a huge folio is cut. */
 		g_assert_cmpint(mapping_truncate(m, HUGE_BYTES + 5 * PAGE), ==, 0);
@@ -96,7 +111,7 @@ static void test_large_already(void)
 	folio_put(folio, "test");
 	g_assert_cmpint(mapping_add_seals(&file.mapping, F_SEAL_WRITE), ==, 0);
 	g_assert_cmpuint(atomic_load(&file.mapping.nr_huge), ==, 0);
-	g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, NULL, NULL), ==, 2);
+	g_assert_cmpint(file_collapse(&file, 2, NULL), ==, 2);
 	g_assert_cmpuint(atomic_load(&file.mapping.nr_huge), ==, 1024);
 	g_assert_true(xarray_load(&file.mapping.folios, 0) == folio);
 	file_expect(&file, 0, 2 * HUGE_BYTES, 'l');
@@ -119,7 +134,7 @@ static void test_held(void)
 	g_assert_cmpint(mapping_pin_range(m, 700 * PAGE, PAGE, &pins), ==, 0);
 	folio = mapping_get_folio(m, 3 * 512 - 1, "test");
 	g_assert_cmpint(mapping_add_seals(m, F_SEAL_WRITE), ==, 0);
-	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, &failed), ==, 1);
+	g_assert_cmpint(file_collapse(&file, 1, &failed), ==, 1);
 	g_assert_cmpint(failed, ==, 2);
 	/* As if nothing had been tried. */
 	g_assert_cmpuint(file_order_at(&file, 0), ==, 9);
@@ -130,9 +145,9 @@ static void test_held(void)
 	g_assert_true(xarray_load(&m->folios, 3 * 512 - 1) == folio);
 	file_check(&file);
 	folio_put(folio, "test");
-	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, &failed), ==, 2);
+	g_assert_cmpint(file_collapse(&file, 2, &failed), ==, 2);
 	mapping_unpin_range(m, pins);
-	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, &failed), ==, 3);
+	g_assert_cmpint(file_collapse(&file, 3, &failed), ==, 3);
 	g_assert_cmpint(failed, ==, 0);
 	file_expect_small(&file, 3 * 512);
 	file_check(&file);
@@ -155,7 +170,7 @@ static void test_held_by_kernel(void)
 	g_assert_cmpint(mapping_add_seals(m, F_SEAL_WRITE), ==, 0);
 	g_assert_cmpint(pipe(fds), ==, 0);
 	g_assert_cmpint(splice(mapping_fd(m), &offset, fds[1], NULL, PAGE, 0), ==, (ssize_t)PAGE);
-	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, &failed), ==, 2);
+	g_assert_cmpint(file_collapse(&file, 2, &failed), ==, 2);
 	g_assert_cmpint(failed, ==, 1);
 	g_assert_cmpuint(file_order_at(&file, 511), ==, 9);
 	g_assert_cmpuint(file_order_at(&file, 512), ==, 0);
@@ -163,7 +178,7 @@ static void test_held_by_kernel(void)
 	file_check(&file);
 	close(fds[0]);
 	close(fds[1]);
-	g_assert_cmpint(mapping_collapse_range(m, 0, UINT64_MAX, NULL, &failed), ==, 3);
+	g_assert_cmpint(file_collapse(&file, 3, &failed), ==, 3);
 	file_expect_small(&file, 3 * 512);
 	file_check(&file);
 	file_close(&file);
@@ -181,17 +196,13 @@ static void test_holes(void)
 		file_fill_small(&file, 2 * 512);
 		g_assert_cmpint(mapping_punch(&file.mapping, 5 * PAGE, PAGE), ==, 0);
 		g_assert_cmpint(mapping_add_seals(&file.mapping, F_SEAL_WRITE), ==, 0);
-		g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, NULL,
-						       &failed),
-				==, 1);
+		g_assert_cmpint(file_collapse(&file, 1, &failed), ==, 1);
 		g_assert_cmpint(failed, ==, 1);
 		/* A hole stays a hole. */
 		g_assert_cmpuint(atomic_load(&file.mapping.nr_pages), ==, 1023);
 		file_check(&file);
 		g_assert_cmpint(mapping_populate(&file.mapping, 0, UINT64_MAX), ==, 0);
-		g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, NULL,
-						       &failed),
-				==, 2);
+		g_assert_cmpint(file_collapse(&file, 2, &failed), ==, 2);
 		file_expect(&file, 5 * PAGE, PAGE, 0);
 		file_expect(&file, 6 * PAGE, PAGE, 7);
 		file_check(&file);
@@ -224,8 +235,9 @@ static void test_sparse(void)
 		asked = give_up_at = 0;
 		g_assert_cmpint(mapping_collapse_range(&file.mapping, 0, UINT64_MAX, still_wanted,
 						       NULL),
-				==, 2);
+				<=, 2);
 		g_assert_cmpuint(asked, ==, 2);
+		g_assert_cmpint(file_collapse(&file, 2, NULL), ==, 2);
 		g_assert_cmpuint(atomic_load(&file.mapping.nr_huge), ==, 1024);
 		file_expect(&file, far, HUGE_BYTES, 'f');
 		file_check(&file);
