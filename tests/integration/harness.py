@@ -16,6 +16,7 @@ import time
 import traceback
 
 import abi
+import fcntl
 import syscalls
 
 SLOW = os.environ.get('CACHET_TEST_SLOW') == '1'
@@ -70,6 +71,18 @@ def turns(count):
         function.turns = count
         return function
     return mark
+
+
+def undisturbed(function):
+    """What is counted would be wrong while a test that meddles runs, in whichever run."""
+    function.lock = fcntl.LOCK_EX
+    return function
+
+
+def meddles(function):
+    """It asks every mount of this machine, or drops all caches."""
+    function.lock = fcntl.LOCK_SH
+    return function
 
 
 # --- checks -------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ usage: run.py --build DIR --plane kernel|daemon|unpriv|tmpfs --transport dev|uri
 Exit status: 0 all is well, 1 something failed, 2 usage.
 """
 import argparse
+import contextlib
+import fcntl
 import importlib
 import os
 import re
@@ -35,6 +37,7 @@ class Test:
         self.needs = getattr(function, 'needs', ())
         self.limit = getattr(function, 'limit', 20)
         self.turns = getattr(function, 'turns', 1)
+        self.lock = getattr(function, 'lock', fcntl.LOCK_UN)
 
     def why_not(self, run):
         """Why the test means nothing in this run, or None."""
@@ -105,6 +108,17 @@ def tail(text, lines=60):
     return '\n'.join(text.rstrip('\n').split('\n')[-lines:])
 
 
+@contextlib.contextmanager
+def between_runs(lock):
+    """Hold a lock that all runs from this tree share."""
+    fd = os.open(HERE, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, lock)
+        yield
+    finally:
+        os.close(fd)
+
+
 class Suite:
     def __init__(self, run, tap, factor, again=False):
         self.run, self.tap, self.factor, self.again = run, tap, factor, again
@@ -167,8 +181,9 @@ class Suite:
         except OSError as error:
             return Result('fail', 'mkdir %s: %s' % (directory, error))
         context = Context(self.run, self.mount, test.name, directory)
-        result = run_test(test.function, context, test.limit * self.factor, self.run.uid,
-                          self.run.gid, on_timeout=self.free)
+        with between_runs(test.lock):
+            result = run_test(test.function, context, test.limit * self.factor, self.run.uid,
+                              self.run.gid, on_timeout=self.free)
         result = self.after(result, directory, before)
         if result.failed:
             result.text += self.new_log()

@@ -15,7 +15,8 @@ import time
 
 import abi
 import syscalls
-from harness import PAGE, check, equal, limit, needs, opened, turns, within, write_file
+from harness import (PAGE, check, equal, limit, needs, opened, turns, undisturbed, within,
+                     write_file)
 
 NAMES = 1000
 
@@ -168,6 +169,7 @@ def create(path):
 
 @needs('cachet')
 @turns(3)
+@undisturbed
 def test_stat(t):
     """stat() of a file that nobody writes is answered by the kernel."""
     with budget(t) as (mnt, cost):
@@ -194,6 +196,7 @@ def test_stat(t):
 
 @needs('cachet')
 @turns(3)
+@undisturbed
 def test_paths(t):
     """Names are the kernel's to keep, those that do not exist too."""
     with budget(t) as (mnt, cost):
@@ -214,6 +217,7 @@ def test_paths(t):
 
 @needs('cachet')
 @turns(3)
+@undisturbed
 def test_read(t):
     """Opening is a request; reading, mapping and closing are none."""
     with budget(t) as (mnt, cost):
@@ -241,6 +245,7 @@ def test_read(t):
 
 @needs('cachet')
 @turns(3)
+@undisturbed
 def test_close(t):
     """close() waits for nothing: FLUSH is not sent, RELEASE is not waited for."""
     with budget(t) as (mnt, cost):
@@ -253,6 +258,7 @@ def test_close(t):
 
 @needs('kernel')
 @turns(3)
+@undisturbed
 def test_passthrough(t):
     """After the first write, which asks for capabilities, data cost nothing."""
     with budget(t) as (mnt, cost):
@@ -275,6 +281,7 @@ def test_passthrough(t):
 
 @needs('served')
 @turns(3)
+@undisturbed
 def test_served(t):
     """Data of a file that is not sealed: a request for each call, none besides."""
     with budget(t) as (mnt, cost):
@@ -289,6 +296,7 @@ def test_served(t):
 
 @needs('cachet')
 @turns(3)
+@undisturbed
 def test_names(t):
     """Making and removing names."""
     with budget(t) as (mnt, cost):
@@ -315,6 +323,7 @@ def test_names(t):
 @needs('cachet')
 @limit(60)
 @turns(3)
+@undisturbed
 def test_readdir(t):
     """Reading a directory costs a request for a hundred names at most, and then none."""
     with budget(t) as (mnt, cost):
@@ -338,6 +347,7 @@ def stat_all(path):
 
 @needs('cachet')
 @turns(3)
+@undisturbed
 def test_seal(t):
     """A seal through a descriptor for reading is one request."""
     with budget(t) as (mnt, cost):
@@ -361,6 +371,7 @@ def test_seal(t):
 
 @needs('cachet', 'tmpfile')
 @turns(3)
+@undisturbed
 def test_publish(t):
     """Make a file without a name, fill it, seal it, name it; then open, check and map it."""
     with budget(t) as (mnt, cost):

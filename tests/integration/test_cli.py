@@ -10,7 +10,7 @@ import abi
 from abi import SEAL_WRITE
 from command import (DATA, DEFAULT_SEALS, Local, cachet, end, on_terminal, pin_of, pinned_file,
                      pins, start)
-from harness import MiB, check, equal, needs, opened, read_file, run_as, within
+from harness import MiB, check, equal, meddles, needs, opened, read_file, run_as, within
 
 
 @needs('cachet')
@@ -92,6 +92,7 @@ def test_seal_that_is_stopped(t):
 
 
 @needs('cachet')
+@meddles
 def test_stat(t):
     path = t.sealable(DATA)
     plane = 'kernel' if t.kernel else 'daemon'
@@ -122,6 +123,7 @@ def test_stat(t):
 
 
 @needs('cachet', 'root')
+@meddles
 def test_stat_of_mounts_that_are_covered(t):
     """What cannot be reached is nobody's business; what is in one place twice is told once."""
     def told():
@@ -230,6 +232,7 @@ def test_broken_output(t):
 
 
 @needs('cachet')
+@meddles
 def test_daemon_gone(t):
     mount = t.run.new_mount()
     mount.start()

@@ -4,10 +4,8 @@ import errno
 import os
 import select
 import stat
-import struct
 import tempfile
 
-import abi
 import syscalls
 from harness import MiB, PAGE, needs, opened, read_file, within, write_file
 from sheets import Directory, Inotify, sheet

@@ -10,7 +10,8 @@ import subprocess
 import syscalls
 from attack import (CONTENT, DATA, NO, RW, SIZE, attack_by_descriptor, attack_by_mapping,
                     attack_by_reopening, attack_natively, unchanged)
-from harness import (PAGE, Child, check, digest, equal, needs, opened, outcome, refused, write_file)
+from harness import (PAGE, Child, check, digest, equal, meddles, needs, opened, outcome,
+                     refused, write_file)
 
 
 # --- what was held before -----------------------------------------------------------------------
@@ -244,6 +245,7 @@ def test_descriptors_of_the_daemon(t):
 # --- caches and housekeeping --------------------------------------------------------------------
 
 @needs('cachet', 'root')
+@meddles
 def test_dropped_caches(t):
     """What the kernel cached of a sealed file can go and come back."""
     path = t.sealable(DATA)

@@ -15,7 +15,7 @@ import abi
 import syscalls
 from abi import SEAL_GROW, SEAL_SHRINK, SEAL_WRITE
 from command import cachet
-from harness import PAGE, check, equal, needs, opened, refused, within, write_all
+from harness import PAGE, check, equal, meddles, needs, opened, refused, within, write_all
 
 FILES = 10
 
@@ -430,6 +430,7 @@ def test_top_shows_kinds(t):
 
 
 @needs('cachet', 'root')
+@meddles
 def test_mounts_with_strange_names(t):
     """mountinfo writes a blank as \\040; JSON knows neither control characters nor broken UTF-8."""
     names = {b'two words\tand a line\nof \\040': 'two words\tand a line\nof \\040',

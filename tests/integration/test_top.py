@@ -13,7 +13,7 @@ import termios
 import time
 
 from command import cachet, end, environment, start
-from harness import Failure, check, equal, needs
+from harness import Failure, check, equal, meddles, needs
 
 
 class Screen:
@@ -60,6 +60,7 @@ class Screen:
 
 
 @needs('cachet')
+@meddles
 def test_top_in_a_pipe(t):
     t.sealable(b'x' * 8192)
     lines = cachet(t, 'top', t.mnt, '--count', '2', '--interval', '0.05').out.splitlines()
