@@ -161,9 +161,17 @@ static int step_shrink(struct story *s)
 	return mapping_truncate(&s->file.mapping, HUGE_BYTES + 11 * PAGE);
 }
 
+/* Busy as long as the kernel itself holds a page, as when it compacts memory. */
 static int step_seal(struct story *s)
 {
-	return mapping_add_seals(&s->file.mapping, F_SEAL_WRITE);
+	int rc;
+
+	for (unsigned tries = 0; tries < 20; tries++) {
+		rc = mapping_add_seals(&s->file.mapping, F_SEAL_WRITE);
+		if (rc != -EBUSY)
+			break;
+	}
+	return rc;
 }
 
 static const struct {
