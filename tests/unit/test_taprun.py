@@ -42,13 +42,29 @@ CASES = {
         'echo 1..1; echo ok 1; setsid sleep 5 &', 1, 0, 0, ''),
 }
 
+# The same with --again.
+AGAIN = {
+    'what failed by chance passes the next time': (
+        'echo 1..1; [ -e turn ] && echo ok 1 && exit; touch turn; echo not ok 1 - rare', 1, 0, 0,
+        'which failed: rare'),
+    'what fails twice has failed': ('echo 1..1; echo not ok 1', 0, 1, 0, 'again: '),
+    'bailing out may be chance': (
+        'echo 1..1; [ -e turn ] && echo ok 1 && exit; touch turn; echo "Bail out! x"; kill -ABRT $$',
+        1, 0, 0, 'again: '),
+    'a crash has no second turn': (
+        'echo 1..1; [ -e turn ] && echo ok 1 && exit; touch turn; kill -SEGV $$', 0, 1, 0, 'SIGSEGV'),
+    'nor has what a sanitizer reports': (
+        'echo 1..1; echo ok 1; [ -e turn ] && exit; touch turn; '
+        'echo "SUMMARY: ThreadSanitizer: data race" >&2; exit 66', 1, 1, 0, 'exit status 66'),
+}
 
-def faults(taprun, script, passed, failed, skipped, text):
+
+def faults(taprun, options, script, passed, failed, skipped, text):
     with tempfile.TemporaryDirectory() as scratch:
         state = Path(scratch) / 'state'
         began = time.monotonic()
-        answer = subprocess.run([taprun, '--state', str(state), '--timeout', '2', '--', 'sh', '-c',
-                                 script], capture_output=True, text=True)
+        answer = subprocess.run([taprun, *options, '--state', str(state), '--timeout', '2', '--',
+                                 'sh', '-c', script], capture_output=True, text=True, cwd=scratch)
         took = time.monotonic() - began
         total = subprocess.run([taprun, '--total', '--state', str(state)],
                                capture_output=True, text=True)
@@ -71,7 +87,9 @@ def faults(taprun, script, passed, failed, skipped, text):
 
 def main():
     taprun = str(Path(sys.argv[1]).resolve() / 'tests' / 'harness' / 'taprun')
-    tap.run((name, functools.partial(faults, taprun, *case), None) for name, case in CASES.items())
+    tap.run((name, functools.partial(faults, taprun, options, *case), None)
+            for options, cases in (((), CASES), (('--again',), AGAIN))
+            for name, case in cases.items())
 
 
 if __name__ == '__main__':
