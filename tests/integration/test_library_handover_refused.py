@@ -260,14 +260,20 @@ def t_settled_writers(fd):
     within(5, lambda: abi.stat(fd).file_writers == 1, 'other writers')
 
 
+def page_in_pipe(fd):
+    """The first page of a file waits in a pipe. Returns both ends of that."""
+    reader, writer = os.pipe()
+    with syscalls.Map(fd, syscalls.PAGE, RW) as view:
+        syscalls.vmsplice(writer, view, syscalls.PAGE)
+    return reader, writer
+
+
 @needs('kernel')
 def test_put_back_unseen_reference(t):
     """A page of the file in a pipe: nobody shows it but the memory itself."""
     library = Library(t)
     path, fd = make(t)
-    reader, writer = os.pipe()
-    with syscalls.Map(fd, syscalls.PAGE, RW) as view:
-        syscalls.vmsplice(writer, view, syscalls.PAGE)
+    reader, _writer = page_in_pipe(fd)
     equal(library.add_seals(fd, THREE), -errno.EBUSY, 'with a page in a pipe')
     check_dress(fd, os.O_RDWR)
     equal(library.get_seals(fd), 0, 'seals')
@@ -282,9 +288,7 @@ def test_put_back_with_one_descriptor(t):
     """What takes the place of the descriptor finds room though there is none to spare."""
     library = Library(t)
     path, fd = make(t)
-    reader, writer = os.pipe()
-    with syscalls.Map(fd, syscalls.PAGE, RW) as view:
-        syscalls.vmsplice(writer, view, syscalls.PAGE)
+    reader, _writer = page_in_pipe(fd)
     with OneDescriptorLeft():
         result = library.add_seals(fd, THREE)
     equal(result, -errno.EBUSY, 'with a page in a pipe')
